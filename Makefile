@@ -1,0 +1,54 @@
+# Every target sets up what it needs: the first call makes .venv from requirements.lock, a second does nothing.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Two pipelines of one repository share its caches, not the byte code of one another's temporary copies.
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro nyu ui test lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make the environment in .venv
+
+repro: $(READY) .git ## run the pipeline: fetch, preprocess, train, evaluate, report
+	@dvc repro
+
+nyu: $(READY) .git ## the same on the official NYU Depth v2 file, downloaded first (2.97 GB)
+	@dvc exp run -S fetch.source=nyu_v2 -S train.epochs=100
+
+ui: $(READY) ## browse the experiments in MLflow's UI
+	@depth ui
+
+test: $(READY) ## run the tests
+	@pytest -n 2
+
+lint: $(READY) ## check style and types
+	@ruff check . && ruff format --check . && mypy
+
+format: $(READY) ## format the code
+	@ruff check --fix . ; ruff format .
+
+clean: ## remove the environment (data, models and runs stay)
+	rm -rf $(VENV)
+
+# A tarball has no history, and DVC needs a commit to compare with.
+.git:
+	@echo "error: this is no git repository, and DVC needs one; run: git init && git add -A && git commit -m start" >&2
+	@exit 1
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: Python 3.11 or later is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "setting up $(VENV) (a few minutes on first use)"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian install python3-venv" >&2; exit 1; }
+	@{ $(VENV)/bin/pip install -q -r requirements.lock && $(VENV)/bin/pip install -q --no-deps -e . ; } \
+	  >$(VENV)/setup.log 2>&1 || { tail -n 5 $(VENV)/setup.log >&2; \
+	  if grep -qiE "(gcc|cc|c\+\+|compiler).*(not found|no such file|failed|required)|error: command '[^']*(gcc|cc|c\+\+)" $(VENV)/setup.log; \
+	  then echo "error: a package must be compiled here and no compiler was found; on Debian install build-essential and python3-dev" >&2; \
+	  else echo "error: the packages of requirements.lock could not be installed; $(VENV)/setup.log has the reason" >&2; fi; exit 1; }
+	@touch $@

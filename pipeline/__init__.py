@@ -1,0 +1,1 @@
+"""Monocular depth estimation: one RGB image in, a metric depth map out."""

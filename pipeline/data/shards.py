@@ -1,0 +1,246 @@
+"""Training frames as tensor shards: `{split}-NNNNN.safetensors` and `index.json` in one folder.
+
+A shard holds `rgb_u8` (n, 3, H, W) uint8 and `depth_mm` (n, 1, H, W) int16 millimetres, 0 = missing. The index
+names every frame with its scene and copy, and every shard with its size and hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.data.augment import Augmentation
+from pipeline.data.frames import Frames, FrameSource, read_slabs
+from pipeline.data.pixels import (
+    drop_border,
+    fill_border,
+    resize_depth,
+    resize_rgb,
+    to_millimetres,
+    to_u8,
+    to_unit_rgb,
+)
+from pipeline.errors import PipelineError
+from pipeline.files import read_json, sha256_of, write_json, written_whole
+from pipeline.progress import progress_bar
+
+SHARD_BYTES = 64 * 2**20
+"""Limit of a shard's size. Three shards, one a split, are buffered at a time, which bounds the memory."""
+SPLITS = ("train", "val", "test")
+INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class ShardFrame:
+    """One frame of a shard and where it came from."""
+
+    frame: str
+    scene: str
+    scene_type: str
+    copy: int
+    """0 for the clean frame, 1 and up for its augmented copies"""
+
+
+class _SplitWriter:
+    """Collects the frames of one split and writes a shard whenever the next frame would exceed the limit."""
+
+    def __init__(self, folder: Path, split: str, size: tuple[int, int]) -> None:
+        height, width = size
+        self._folder, self._split = folder, split
+        capacity = max(1, SHARD_BYTES // (height * width * 5))
+        self._rgb_u8 = torch.empty((capacity, 3, height, width), dtype=torch.uint8)
+        self._depth_mm = torch.empty((capacity, 1, height, width), dtype=torch.int16)
+        self._filled = 0
+        self.frames: list[ShardFrame] = []
+        self.shards: list[dict[str, Any]] = []
+
+    def add(self, rgb_u8: Tensor, depth_mm: Tensor, frame: ShardFrame) -> None:
+        if self._filled == len(self._rgb_u8):
+            self.flush()
+        self._rgb_u8[self._filled] = rgb_u8
+        self._depth_mm[self._filled] = depth_mm
+        self._filled += 1
+        self.frames.append(frame)
+
+    def flush(self) -> None:
+        if self._filled == 0:
+            return
+        path = self._folder / f"{self._split}-{len(self.shards):05d}.safetensors"
+        tensors = {"rgb_u8": self._rgb_u8[: self._filled], "depth_mm": self._depth_mm[: self._filled]}
+        with written_whole(path) as partial:
+            save_file(tensors, partial)
+        self.shards.append(
+            {
+                "file": path.name,
+                "frames": self._filled,
+                "bytes": path.stat().st_size,
+                "sha256": sha256_of(path),
+            }
+        )
+        self._filled = 0
+
+
+def write_shards(
+    source: FrameSource,
+    splits: dict[str, list[int]],
+    folder: Path,
+    *,
+    size: tuple[int, int],
+    border: int,
+    augmentation: Augmentation | None,
+    copies: int,
+    seed: int,
+    facts: dict[str, Any],
+) -> None:
+    """Resize the frames of `source`, augment those of the train split, and write shards and index.
+
+    `size` is (height, width); `border` pixels at each edge are kept out of training. Each training frame is
+    followed by `copies` copies made by `augmentation`, drawn from `seed`, frame and copy alone, so that a copy does
+    not depend on what else is written. `facts` are added to the index. The index is written last: a folder
+    that has one is complete.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # A frame can belong to two splits: when every frame is trained on, the test frames are too.
+    memberships: dict[int, list[str]] = {}
+    for split in SPLITS:
+        for index in splits[split]:
+            memberships.setdefault(index, []).append(split)
+    writers = {split: _SplitWriter(folder, split, size) for split in SPLITS}
+    with progress_bar(len(memberships), "preprocess", "frame") as progress:
+        for indices, frames in read_slabs(source, memberships):
+            rgb, depth_mm = _training_tensors(frames, size, border)
+            for position, index in enumerate(indices):
+                name, scene, kind = source.names[index], source.scenes[index], source.scene_types[index]
+                clean_u8 = to_u8(rgb[position])
+                for split in memberships[index]:
+                    writers[split].add(clean_u8, depth_mm[position], ShardFrame(name, scene, kind, copy=0))
+                if augmentation is None or "train" not in memberships[index]:
+                    continue
+                for copy in range(1, copies + 1):
+                    generator = torch.Generator().manual_seed(_derived_seed(seed, index, copy))
+                    one = slice(position, position + 1)
+                    copy_rgb, copy_mm = augmentation(rgb[one], depth_mm[one], generator)
+                    writers["train"].add(to_u8(copy_rgb[0]), copy_mm[0], ShardFrame(name, scene, kind, copy))
+            progress.update(len(indices))
+    for writer in writers.values():
+        writer.flush()
+    height, width = size
+    write_json(
+        folder / INDEX,
+        {
+            **facts,
+            "height": height,
+            "width": width,
+            "border": border,
+            "fingerprint": _fingerprint(shard for writer in writers.values() for shard in writer.shards),
+            "splits": {
+                split: {
+                    "frames": len(writer.frames),
+                    "scenes": len({frame.scene for frame in writer.frames}),
+                    "shards": writer.shards,
+                    "contents": [asdict(frame) for frame in writer.frames],
+                }
+                for split, writer in writers.items()
+            },
+        },
+    )
+
+
+def _training_tensors(frames: Frames, size: tuple[int, int], border: int) -> tuple[Tensor, Tensor]:
+    """RGB (n, 3, h, w) in [0, 1] and int16 millimetres (n, 1, h, w) of frames at their own resolution."""
+    rgb = to_unit_rgb(torch.from_numpy(frames.rgb_u8).permute(0, 3, 1, 2))
+    depth_m = torch.from_numpy(frames.depth_m)[:, None]
+    depth_m = torch.where(torch.isfinite(depth_m), depth_m, 0.0)
+    return (
+        resize_rgb(fill_border(rgb, border), size),
+        to_millimetres(resize_depth(drop_border(depth_m, border), size)),
+    )
+
+
+def _derived_seed(*parts: int) -> int:
+    """A seed for one frame's copy that is unrelated to those of its neighbours."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _fingerprint(shards: Iterable[dict[str, Any]]) -> str:
+    """One hash that changes with any pixel or depth of the data."""
+    return hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest()
+
+
+class ShardTensor:
+    """The tensors of several shards as one along the first axis, without joining them in memory.
+
+    Indexing with an integer, a slice or a 1-D tensor or array of indices gives an ordinary tensor.
+    """
+
+    def __init__(self, parts: Sequence[Tensor], shape: Sequence[int], dtype: torch.dtype) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+        self.shape = torch.Size((int(self._starts[-1]), *shape))
+        self.dtype = dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: int | slice | Tensor | np.ndarray | Sequence[int]) -> Tensor:
+        if isinstance(key, int):
+            return self[[range(len(self))[key]]][0]
+        if isinstance(key, slice):
+            key = range(len(self))[key]
+        indices = np.asarray(key, dtype=np.int64)
+        gathered = torch.empty((len(indices), *self.shape[1:]), dtype=self.dtype)
+        owner = np.searchsorted(self._starts, indices, side="right") - 1
+        for part in np.unique(owner):
+            mine = np.flatnonzero(owner == part)
+            local = torch.from_numpy(indices[mine] - self._starts[part])
+            gathered[torch.from_numpy(mine)] = self._parts[part][local]
+        return gathered
+
+
+class ShardSet:
+    """The memory-mapped shards of one split.
+
+    `rgb_u8` (N, 3, H, W) uint8 and `depth_mm` (N, 1, H, W) int16 read from disk what is indexed; `frames` tells
+    where each came from. Raises `PipelineError` if the folder holds no complete set of shards.
+    """
+
+    def __init__(self, folder: str | Path, split: str) -> None:
+        folder = Path(folder)
+        self.index = read_index(folder)
+        if split not in self.index["splits"]:
+            raise PipelineError(f"{folder / INDEX} has no split '{split}'; it has {', '.join(SPLITS)}")
+        self.split = split
+        self.size: tuple[int, int] = (self.index["height"], self.index["width"])
+        content = self.index["splits"][split]
+        self.frames = [ShardFrame(**frame) for frame in content["contents"]]
+        parts = [_map_shard(folder / shard["file"]) for shard in content["shards"]]
+        self.rgb_u8 = ShardTensor([rgb for rgb, _ in parts], (3, *self.size), torch.uint8)
+        self.depth_mm = ShardTensor([depth for _, depth in parts], (1, *self.size), torch.int16)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The content of the folder's index."""
+    if not (folder / INDEX).is_file():
+        raise PipelineError(f"{folder / INDEX} does not exist; run the preprocess stage first")
+    index: dict[str, Any] = read_json(folder / INDEX)
+    return index
+
+
+def _map_shard(path: Path) -> tuple[Tensor, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as shard:
+            return shard.get_tensor("rgb_u8"), shard.get_tensor("depth_mm")
+    except (OSError, SafetensorError) as error:
+        raise PipelineError(f"{path} is damaged ({error}); run `dvc repro --force preprocess`") from error

@@ -1,0 +1,45 @@
+"""Opens what the fetch stage left in data/raw, whichever source it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import paths
+from pipeline.data.folder import FolderFrames
+from pipeline.data.frames import FrameSource
+from pipeline.data.nyu import NyuFile, read_splits
+from pipeline.errors import PipelineError
+from pipeline.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class OpenSource:
+    kind: str
+    """`rooms`, `nyu_v2`, `file` or `folder`"""
+    frames: FrameSource
+    splits: dict[str, list[int]]
+    """0-based frame indices of `train`, `test` and, where the source says so itself, `val`"""
+
+
+def describe_source(path: Path, kind: str, depth_scale: float | None = None) -> None:
+    """Write the note by which `open_source` knows what lies beside it."""
+    write_json(path, {"source": kind, "depth_scale": depth_scale})
+
+
+@contextmanager
+def open_source(raw: Path) -> Iterator[OpenSource]:
+    """Open the frames in the folder `raw`. Raises `PipelineError` if the fetch stage has not filled it."""
+    note_path = raw / paths.RAW_SOURCE.name
+    if not note_path.is_file():
+        raise PipelineError(f"{note_path} does not exist; run the fetch stage first")
+    note = read_json(note_path)
+    if note["source"] == "folder":
+        with FolderFrames(raw / paths.RAW_FOLDER_LIST.name, note["depth_scale"]) as folder:
+            yield OpenSource("folder", folder, folder.splits)
+    else:
+        with NyuFile(raw / paths.RAW_MAT.name) as file:
+            splits = read_splits(raw / paths.RAW_SPLITS.name, len(file))
+            yield OpenSource(note["source"], file, splits)

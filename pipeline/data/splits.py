@@ -1,0 +1,39 @@
+"""Which frames train, validate and test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+TRAINED_ON = {"official": "official train split", "all": "all frames, the test frames included"}
+"""What every result says of the frames behind it, by `preprocess.split`."""
+
+
+def carve_validation(
+    splits: dict[str, list[int]], scenes: Sequence[str], fraction: float
+) -> dict[str, list[int]]:
+    """Move whole scenes that hold about `fraction` of the training frames from `train` to `val`.
+
+    Neighbouring frames of one scene are near copies, so a split by frame would leak. Scenes are taken in the
+    order of their names' hashes: the choice is arbitrary, the same on every machine and for every seed, and a
+    scene keeps its side when others are added. A source that names validation frames itself keeps them.
+    """
+    train = splits["train"]
+    if splits.get("val") or fraction == 0:
+        return {"train": train, "val": splits.get("val", []), "test": splits["test"]}
+    by_scene: dict[str, list[int]] = {}
+    for index in train:
+        by_scene.setdefault(scenes[index], []).append(index)
+    val: list[int] = []
+    for scene in sorted(by_scene, key=lambda name: hashlib.sha256(name.encode()).digest())[:-1]:
+        if val and len(val) + len(by_scene[scene]) / 2 > fraction * len(train):
+            break
+        val += by_scene[scene]
+    chosen = set(val)
+    return {"train": [i for i in train if i not in chosen], "val": sorted(val), "test": splits["test"]}
+
+
+def use_every_frame(splits: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Train on every frame, the test frames included, as the original work did; nothing is left to validate."""
+    every = sorted(index for indices in splits.values() for index in indices)
+    return {"train": every, "val": [], "test": splits["test"]}

@@ -1,0 +1,50 @@
+"""What a result was made with: code, versions, hardware."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("torch", "numpy", "h5py", "safetensors", "mlflow", "dvc")
+
+
+def describe_environment(device: str) -> dict[str, str]:
+    """Versions, commit and hardware by name, for a file of results; what cannot be told is left out."""
+    facts = {
+        "git_commit": git("rev-parse", "HEAD"),
+        "git_dirty": {"": "false"}.get(git("status", "--porcelain", "--untracked-files=no"), "true"),
+        "python": platform.python_version(),
+        **{package: _version(package) for package in PACKAGES},
+        "device": device,
+        "processor": _processor(),
+        "host": platform.node(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def git(*arguments: str) -> str:
+    """What a git command prints; empty where there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    """The processor's name; `platform.processor()` is empty on most Linux systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

@@ -1,0 +1,29 @@
+"""A network of one input size as a predictor for frames of any size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.data.pixels import fill_border, resize_rgb
+from pipeline.evaluation.protocols import Predictor
+
+
+def network_predictor(
+    network: nn.Module, input_size: tuple[int, int], border: int, device: torch.device
+) -> Predictor:
+    """Predict frames the way the network was trained on them.
+
+    The predictor takes (n, 3, H, W) RGB in [0, 1]; it fills the `border` of the frames that training left out,
+    averages them down to `input_size` (height, width) and returns (n, 1, *input_size) metres, which cover the
+    whole frame.
+    """
+    network = network.to(device).eval()
+
+    def predict(rgb: Tensor) -> Tensor:
+        with torch.inference_mode():
+            small = resize_rgb(fill_border(rgb.to(device), border), input_size)
+            prediction_m: Tensor = network(small)
+            return prediction_m.cpu()
+
+    return predict

@@ -1,0 +1,81 @@
+"""Files that are either whole or absent, and their hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it into place if the block succeeds, else remove it.
+
+    A reader therefore sees the old file or the new one, never half of either, also after kill -9.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        # Some writers (safetensors) make files that only their owner can read. A hard link is left as it is:
+        # its other name is somebody else's file.
+        if partial.stat().st_nlink == 1:
+            partial.chmod(0o666 & ~_UMASK)
+        # Without the flush a power cut could leave the new name on an empty file.
+        with partial.open("rb") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Readable, diffable JSON. NaN and infinity are refused: they are not JSON."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give `target` the content of `source`, without a second copy on disk where the file system can.
+
+    A copy-on-write clone where there is one, else a hard link, else a copy.
+    """
+    with written_whole(target) as partial:
+        if not _clone(source, partial):
+            partial.unlink(missing_ok=True)
+            try:
+                partial.hardlink_to(source)
+            except OSError:
+                shutil.copyfile(source, partial)
+
+
+def _clone(source: Path, target: Path) -> bool:
+    ficlone = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
+    with source.open("rb") as original, target.open("wb") as clone:
+        try:
+            fcntl.ioctl(clone, ficlone, original.fileno())
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,141 @@
+"""The networks: RGB in, metres out, fully convolutional."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+MIN_SIDE = 32
+"""Smallest height and width that leave the deepest level (1/32) one pixel."""
+
+
+def build_network(architecture: str, **options: float) -> nn.Module:
+    """Build the network that the `network` section of the parameters describes.
+
+    `forward(rgb)` takes (N, 3, H, W) float in [0, 1] at any H, W of at least 32 and returns (N, 1, H, W) metres.
+    Raises `ValueError` for an unknown architecture or option.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {architecture!r}; known: {', '.join(ARCHITECTURES)}")
+    try:
+        return ARCHITECTURES[architecture](**options)
+    except TypeError as error:
+        raise ValueError(f"architecture {architecture}: {error}") from error
+
+
+def count_parameters(network: nn.Module) -> int:
+    """How many numbers training adjusts."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+class UNet(nn.Module):
+    """A U-Net of residual blocks down to 1/32 whose deepest level sees the mean of the whole image.
+
+    Channels grow with `width` (at 1/2) as 1, 1.5, 2, 3, 4 times; the decoder mirrors them. Two coordinate
+    planes are given with the image: the camera is held level at eye height in most photographs, so the place in the
+    image alone tells much of the depth (the mean depth map is no bad guess).
+    """
+
+    def __init__(self, width: int = 24, max_depth_m: float = 10.0) -> None:
+        super().__init__()
+        channels = [round(width * factor) for factor in (1, 2, 3, 4, 5)]
+        self.max_depth_m = max_depth_m
+        self.stem = ConvNorm(3 + 2, channels[0], stride=2)
+        self.down = nn.ModuleList(
+            nn.Sequential(ConvNorm(fine, coarse, stride=2), ResidualBlock(coarse))
+            for fine, coarse in zip(channels[:-1], channels[1:], strict=True)
+        )
+        self.context = GlobalContext(channels[-1])
+        self.up = nn.ModuleList(
+            Merge(coarse, fine) for fine, coarse in zip(channels[-2::-1], channels[:0:-1], strict=True)
+        )
+        self.head = nn.Conv2d(channels[0], 1, 3, padding=1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        height, width = rgb.shape[-2:]
+        if min(height, width) < MIN_SIDE:
+            raise ValueError(f"images of {height} x {width} are too small; at least {MIN_SIDE} x {MIN_SIDE}")
+        features = self.stem(torch.cat([2 * rgb - 1, _coordinates(rgb)], dim=1))
+        skips = []
+        for level in self.down:
+            skips.append(features)
+            features = level(features)
+        features = self.context(features)
+        for level in self.up:
+            features = level(features, skips.pop())
+        depth_m = self.max_depth_m * torch.sigmoid(self.head(features).float() - 1.0)
+        return interpolate(depth_m, size=(height, width), mode="bilinear", align_corners=False)
+
+
+class ConvNorm(nn.Sequential):
+    """3 x 3 convolution, batch normalisation, ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """x + two convolutions of x (He et al. 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            ConvNorm(channels, channels),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.relu(features + self.body(features))
+
+
+class GlobalContext(nn.Module):
+    """Adds to every pixel a learned function of the mean over all pixels: the size of the room is seen nowhere
+    in particular."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Sequential(
+            nn.Conv2d(channels, channels, 1), nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 1)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.project(features.mean(dim=(-2, -1), keepdim=True))
+
+
+class Merge(nn.Module):
+    """Brings coarse features to the resolution of the finer level and joins the two."""
+
+    def __init__(self, coarse: int, fine: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(coarse, fine, 1, bias=False)
+        self.fuse = ConvNorm(2 * fine, fine)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        # Reducing before enlarging costs a quarter of the multiply-adds.
+        enlarged = interpolate(self.reduce(coarse), size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        return self.fuse(torch.cat([enlarged, fine], dim=1))
+
+
+def _coordinates(rgb: Tensor) -> Tensor:
+    """(N, 2, H, W): each pixel's row and column in [-1, 1]."""
+    n, _, height, width = rgb.shape
+    rows = torch.linspace(-1, 1, height, device=rgb.device, dtype=rgb.dtype)
+    columns = torch.linspace(-1, 1, width, device=rgb.device, dtype=rgb.dtype)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(n, 2, height, width)
+
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet}

@@ -1,0 +1,194 @@
+"""The typed view of params.yaml, and its only reader.
+
+Every section is strict, frozen and forbids unknown keys, so that a slip of the pen stops the stage instead of
+training something else. Meanings, units and ranges of the keys are told in params.yaml itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from pipeline import paths
+from pipeline.errors import PipelineError
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Rooms(Section):
+    frames: Annotated[int, Field(ge=8)]
+    frames_per_scene: Count
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+
+class NyuV2(Section):
+    labeled_urls: Annotated[list[str], Field(min_length=1)]
+    splits_urls: Annotated[list[str], Field(min_length=1)]
+
+
+class File(Section):
+    labeled: str | None
+    splits: str | None
+
+
+class Folder(Section):
+    list: str | None
+    depth_scale: Positive
+
+
+class Fetch(Section):
+    source: Literal["rooms", "nyu_v2", "file", "folder"]
+    rooms: Rooms
+    nyu_v2: NyuV2
+    file: File
+    folder: Folder
+
+    @model_validator(mode="after")
+    def _path_is_given(self) -> Fetch:
+        if self.source == "file" and not self.file.labeled:
+            raise ValueError("source is file, so file.labeled must name the labelled .mat file")
+        if self.source == "folder" and not self.folder.list:
+            raise ValueError("source is folder, so folder.list must name a CSV with rgb,depth,split,scene")
+        return self
+
+
+class Preprocess(Section):
+    height: Annotated[int, Field(ge=32, le=480)]
+    width: Annotated[int, Field(ge=32, le=640)]
+    border: Annotated[int, Field(ge=0, le=64)]
+    split: Literal["official", "all"]
+    val_fraction: Annotated[float, Field(ge=0, le=0.5)]
+
+
+class Augment(Section):
+    at: Literal["shards", "step", "none"]
+    copies: Annotated[int, Field(ge=0, le=16)]
+    flip: Probability
+    noise_std: Annotated[float, Field(ge=0, le=0.5)]
+
+
+class Network(Section):
+    architecture: Literal["unet"]
+    width: Annotated[int, Field(ge=4, le=128)]
+    max_depth_m: Positive
+
+
+class Loss(Section):
+    ssim_weight: Probability
+
+
+class Train(Section):
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    schedule: Literal["constant", "cosine", "onecycle"]
+    weight_decay: NotNegative
+    gradient_clip_norm: NotNegative
+    ema_decay: Annotated[float, Field(ge=0, le=0.99999)]
+    early_stopping_epochs: Annotated[int, Field(ge=0)]
+    precision: Literal["auto", "fp32", "bf16"]
+    device: Literal["auto", "cpu", "cuda"]
+
+
+class Evaluate(Section):
+    checkpoint: Literal["best", "last"]
+    batch_size: Count
+    examples: Annotated[int, Field(ge=1, le=20)]
+
+
+class Report(Section):
+    title: Annotated[str, Field(min_length=1)]
+
+
+class Tracking(Section):
+    experiment: Annotated[str, Field(min_length=1)]
+    log_every_steps: Count
+
+
+class Params(Section):
+    seed: Seed
+    fetch: Fetch
+    preprocess: Preprocess
+    augment: Augment
+    network: Network
+    loss: Loss
+    train: Train
+    evaluate: Evaluate
+    report: Report
+    tracking: Tracking
+
+
+def load_params(path: Path = paths.PARAMS) -> Params:
+    """Read and check every parameter. Raises `PipelineError` naming the first wrong key and what is allowed."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"{path} does not exist here; run from the root of the repository") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{path} is not valid YAML: {error}") from error
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise PipelineError(f"{path}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    # A misspelled key is both unknown and missing; the unknown one is the one to show.
+    details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
+    first = _explain_one(details[0])
+    return first if len(details) == 1 else f"{first} (and {len(details) - 1} more)"
+
+
+def _explain_one(detail: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in detail["loc"]) or "the file"
+    value = detail["input"]
+    if detail["type"] == "extra_forbidden":
+        allowed = _keys_beside(detail["loc"])
+        close = difflib.get_close_matches(str(detail["loc"][-1]), allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{key} is not a parameter; {hint}allowed here: {', '.join(allowed)}"
+    if detail["type"] == "missing":
+        return f"{key} is missing"
+    if detail["type"] == "value_error":
+        return f"{key}: {detail['ctx']['error']}"
+    if detail["type"] == "model_type":
+        return f"{key} should be a section of keys, not {value!r}"
+    if isinstance(value, dict | list):
+        return f"{key}: {_lower_first(detail['msg'])}"
+    hint = ""
+    if isinstance(value, str) and detail["type"] in ("float_type", "int_type") and _is_number(value):
+        hint = f"; YAML reads {value} as text, write {float(value)!r}"
+    return f"{key} is {value!r}; {_lower_first(detail['msg']).replace('input should', 'it should')}{hint}"
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = Params
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

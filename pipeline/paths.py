@@ -1,0 +1,39 @@
+"""The files that the stages hand to each other, relative to the working copy. Named here and in dvc.yaml only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+RAW = Path("data/raw")
+RAW_MAT = RAW / "nyu_depth_v2_labeled.mat"
+RAW_SPLITS = RAW / "splits.mat"
+RAW_FOLDER_LIST = RAW / "frames.csv"
+"""Written instead of the two files above when `fetch.source` is `folder`."""
+RAW_SOURCE = RAW / "source.json"
+"""Which of them it is, and how to read it."""
+
+SHARDS = Path("data/shards")
+
+BEST_CHECKPOINT = Path("models/best.safetensors")
+LAST_CHECKPOINT = Path("models/last.safetensors")
+RUN = Path("models/run.json")
+
+HISTORY = Path("reports/train/history.csv")
+
+METRICS = Path("reports/evaluate/metrics.json")
+PER_IMAGE = Path("reports/evaluate/per_image.csv")
+PREDICTIONS = Path("reports/evaluate/predictions.safetensors")
+
+REPORT = Path("reports/report.html")
+FIGURES = Path("reports/figures")
+
+STATE = Path(".state")
+"""What a stage keeps outside its outputs, under the repository's root, to go on from after an interruption."""
+
+
+def repository_root() -> Path:
+    """The root of the user's repository, also from the temporary copies of it that DVC runs experiments in."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()

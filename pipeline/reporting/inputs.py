@@ -1,0 +1,54 @@
+"""What a report is drawn from: the parsed content of the files that the other stages wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """`k` test frames with their predictions, at one size."""
+
+    rgb_u8: np.ndarray
+    """(k, 3, h, w) uint8"""
+    depth_mm: np.ndarray
+    """(k, 1, h, w) int16 ground truth; 0 = missing"""
+    prediction_mm: np.ndarray
+    """(k, 1, h, w) int16"""
+    frames: Sequence[Mapping[str, Any]]
+    """`k` entries of `frame`, `scene`, `rank` ("best", "median" or "worst") and `rmse` in metres"""
+
+    @property
+    def depth_m(self) -> np.ndarray:
+        return self.depth_mm.astype(np.float32) / 1000
+
+    @property
+    def prediction_m(self) -> np.ndarray:
+        return self.prediction_mm.astype(np.float32) / 1000
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Everything that a report shows. A column, an entry or a number that is absent is left out of it."""
+
+    title: str
+    """what the report calls the work"""
+    metrics: Mapping[str, Any]
+    """`reports/evaluate/metrics.json`, `by_distance` included"""
+    per_image: pd.DataFrame
+    """one row a test frame: `frame`, `scene`, `scene_type`, `full_rmse`, …"""
+    history: pd.DataFrame
+    """one row an epoch: `epoch`, `seconds`, `train_loss_total`, …; `val_…` if there is a validation set"""
+    predictions: Predictions
+    params: Mapping[str, Any]
+    """the nested content of params.yaml"""
+    environment: Mapping[str, Any]
+    """versions and hardware by name; `git_commit` gives the command that checks the code out"""
+    data_fingerprint: str
+    run_id: str | None
+    """of the MLflow run; None where nothing was logged"""

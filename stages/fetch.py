@@ -1,0 +1,68 @@
+"""Stage `fetch`: RGB-D frames and their splits to data/raw, in the official layout of NYU Depth v2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline import paths
+from pipeline.data.download import NYU_LABELED, NYU_SPLITS, download
+from pipeline.data.folder import write_list
+from pipeline.data.nyu import NyuFile, read_splits
+from pipeline.data.rooms import render_rooms
+from pipeline.data.source import describe_source
+from pipeline.errors import PipelineError, reported_to_user
+from pipeline.files import link_or_copy
+from pipeline.params import Fetch, File, load_params
+
+
+def main() -> None:
+    fetch = load_params().fetch
+    paths.RAW.mkdir(parents=True, exist_ok=True)
+    FETCHERS[fetch.source](fetch)
+    depth_scale = fetch.folder.depth_scale if fetch.source == "folder" else None
+    describe_source(paths.RAW_SOURCE, fetch.source, depth_scale)
+
+
+def fetch_rooms(fetch: Fetch) -> None:
+    render_rooms(paths.RAW_MAT, paths.RAW_SPLITS, **fetch.rooms.model_dump())
+
+
+def fetch_nyu_v2(fetch: Fetch) -> None:
+    # The partial file lies outside data/raw: DVC empties that before the stage runs again.
+    partial = paths.repository_root() / paths.STATE / "download"
+    download(NYU_SPLITS.at(fetch.nyu_v2.splits_urls), paths.RAW_SPLITS, partial)
+    download(NYU_LABELED.at(fetch.nyu_v2.labeled_urls), paths.RAW_MAT, partial)
+
+
+def fetch_file(fetch: Fetch) -> None:
+    labeled, splits = own_files(fetch.file)
+    with NyuFile(labeled) as file:
+        read_splits(splits, len(file))
+    link_or_copy(labeled, paths.RAW_MAT)
+    link_or_copy(splits, paths.RAW_SPLITS)
+
+
+def own_files(file: File) -> tuple[Path, Path]:
+    """The labelled file and its splits, which must exist."""
+    labeled = own_path(str(file.labeled))
+    splits = own_path(file.splits) if file.splits else labeled.with_name("splits.mat")
+    for key, path in (("labeled", labeled), ("splits", splits)):
+        if not path.is_file():
+            raise PipelineError(f"fetch.file.{key}: {path} does not exist")
+    return labeled, splits
+
+
+def fetch_folder(fetch: Fetch) -> None:
+    write_list(own_path(str(fetch.folder.list)), paths.RAW_FOLDER_LIST)
+
+
+def own_path(text: str) -> Path:
+    """A path that the user gave. A relative one counts from the repository's root."""
+    return paths.repository_root() / Path(text).expanduser()
+
+
+FETCHERS = {"rooms": fetch_rooms, "nyu_v2": fetch_nyu_v2, "file": fetch_file, "folder": fetch_folder}
+
+if __name__ == "__main__":
+    with reported_to_user("fetch"):
+        main()
