@@ -35,6 +35,8 @@ from pipeline.progress import progress_bar
 
 SHARD_BYTES = 64 * 2**20
 """Limit of a shard's size. Three shards, one a split, are buffered at a time, which bounds the memory."""
+HEADER_BYTES = 1024
+"""More than a shard's header of two tensors takes."""
 SPLITS = ("train", "val", "test")
 INDEX = "index.json"
 
@@ -56,7 +58,7 @@ class _SplitWriter:
     def __init__(self, folder: Path, split: str, size: tuple[int, int]) -> None:
         height, width = size
         self._folder, self._split = folder, split
-        capacity = max(1, SHARD_BYTES // (height * width * 5))
+        capacity = max(1, (SHARD_BYTES - HEADER_BYTES) // (height * width * 5))
         self._rgb_u8 = torch.empty((capacity, 3, height, width), dtype=torch.uint8)
         self._depth_mm = torch.empty((capacity, 1, height, width), dtype=torch.int16)
         self._filled = 0
@@ -194,9 +196,8 @@ class ShardTensor:
     def __getitem__(self, key: int | slice | Tensor | np.ndarray | Sequence[int]) -> Tensor:
         if isinstance(key, int):
             return self[[range(len(self))[key]]][0]
-        if isinstance(key, slice):
-            key = range(len(self))[key]
-        indices = np.asarray(key, dtype=np.int64)
+        # Through arange: negative indices count from the end, and those outside raise.
+        indices = np.arange(len(self))[key if isinstance(key, slice) else np.asarray(key, dtype=np.int64)]
         gathered = torch.empty((len(indices), *self.shape[1:]), dtype=self.dtype)
         owner = np.searchsorted(self._starts, indices, side="right") - 1
         for part in np.unique(owner):
@@ -234,7 +235,10 @@ def read_index(folder: Path) -> dict[str, Any]:
     """The content of the folder's index."""
     if not (folder / INDEX).is_file():
         raise PipelineError(f"{folder / INDEX} does not exist; run the preprocess stage first")
-    index: dict[str, Any] = read_json(folder / INDEX)
+    try:
+        index: dict[str, Any] = read_json(folder / INDEX)
+    except ValueError as error:
+        raise PipelineError(f"{folder / INDEX} is damaged ({error}); run `dvc repro --force preprocess`") from error
     return index
 
 

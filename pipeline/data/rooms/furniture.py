@@ -507,7 +507,7 @@ def stove(rng: np.random.Generator, palette: Palette) -> Piece:
     solids = [
         box((0.6, 0.6, 0.9), (0, 0, 0), body),
         box((0.46, 0.02, 0.4), (0, 0.31, 0.22), black),
-        box((0.5, 0.03, 0.025), (0, 0.325, 0.68), metal),
+        box((0.5, 0.03, 0.025), (0, 0.315, 0.68), metal),
         box((0.6, 0.05, 0.12), (0, -0.275, 0.9), body),
     ]
     solids += [frustum(0.09, 0.09, 0.015, (x, y, 0.9), black) for x in (-0.15, 0.15) for y in (-0.1, 0.15)]

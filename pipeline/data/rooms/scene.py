@@ -310,7 +310,7 @@ def _bookstore(room: Room) -> None:
         back = shelf.bounds()[0][1]
         return furniture.joined(shelf.moved(0, -back), shelf.moved(0, back, 0, np.pi))
 
-    for _ in _several(rng, 1, 4):
+    for _ in _several(rng, 0, 2):
         room.in_the_open(island, spread=0.7)
     for draw in (furniture.armchair, furniture.dining_set, furniture.coffee_table):
         if rng.random() < 0.6:
@@ -334,7 +334,7 @@ def _playroom(room: Room) -> None:
 
 
 def _reception(room: Room) -> None:
-    for _ in _several(room.rng, 1, 3):
+    if room.rng.random() < 0.3:
         room.in_the_open(furniture.column_of(room.size[2], room.wall_material), spread=0.8)
     for _ in _several(room.rng, 2, 4):
         room.against_wall(furniture.sofa)
@@ -353,16 +353,16 @@ def _reception(room: Room) -> None:
 
 _PANELS = "ceiling_panels"
 ROOM_KINDS = (
-    RoomKind("bedroom", (3.4, 5.2), (3.0, 4.2), (2.4, 2.8), ("carpet", "planks"), _bedroom),
-    RoomKind("living_room", (4.4, 7.0), (3.6, 5.2), (2.4, 3.0), ("carpet", "planks", "planks"), _living_room),
-    RoomKind("kitchen", (3.4, 5.5), (2.8, 4.2), (2.4, 2.8), ("tiles", "tiles", "planks"), _kitchen),
-    RoomKind("office", (3.8, 7.5), (3.2, 5.5), (2.5, 3.0), ("carpet", "planks"), _office, _PANELS),
+    RoomKind("bedroom", (3.2, 4.4), (2.8, 3.6), (2.4, 2.8), ("carpet", "planks"), _bedroom),
+    RoomKind("living_room", (5.0, 7.5), (4.0, 5.4), (2.4, 3.0), ("carpet", "planks", "planks"), _living_room),
+    RoomKind("kitchen", (3.0, 4.2), (2.6, 3.4), (2.4, 2.8), ("tiles", "tiles", "planks"), _kitchen),
+    RoomKind("office", (4.0, 6.5), (3.4, 5.0), (2.5, 3.0), ("carpet", "planks"), _office, _PANELS),
     RoomKind("dining_room", (3.6, 5.8), (3.2, 4.5), (2.4, 3.0), ("planks", "carpet", "tiles"), _dining_room),
-    RoomKind("classroom", (6.5, 9.0), (5.0, 7.0), (2.7, 3.4), ("tiles", "carpet"), _classroom, _PANELS, (2, 4)),
-    RoomKind("study", (3.4, 5.2), (3.0, 4.2), (2.4, 2.9), ("carpet", "planks"), _study),
-    RoomKind("bookstore", (5.5, 9.0), (4.5, 6.5), (2.7, 3.4), ("carpet", "planks", "tiles"), _bookstore),
-    RoomKind("playroom", (3.8, 6.0), (3.2, 4.6), (2.4, 2.8), ("carpet", "planks"), _playroom),
-    RoomKind("reception_room", (7, 10), (5, 7.5), (2.8, 3.8), ("tiles", "planks"), _reception, _PANELS, (2, 5)),
+    RoomKind("classroom", (7.0, 9.2), (5.5, 7.2), (2.7, 3.4), ("tiles", "carpet"), _classroom, _PANELS, (2, 4)),
+    RoomKind("study", (3.0, 4.2), (2.8, 3.6), (2.4, 2.9), ("carpet", "planks"), _study),
+    RoomKind("bookstore", (6.0, 9.2), (5.0, 6.8), (2.7, 3.4), ("carpet", "planks", "tiles"), _bookstore),
+    RoomKind("playroom", (3.6, 5.0), (3.0, 4.0), (2.4, 2.8), ("carpet", "planks"), _playroom),
+    RoomKind("reception_room", (7.5, 10), (5.5, 7.5), (2.8, 3.8), ("tiles", "planks"), _reception, _PANELS, (2, 5)),
 )
 
 

@@ -22,7 +22,6 @@ def choose_view(scene: Scene, camera: Intrinsics, rng: np.random.Generator) -> P
 
     Depths of NYU: a median of about 2.7 m over the set, from 1.6 to 3.5 m for four frames in five.
     """
-    wanted_m = float(np.clip(np.exp(rng.normal(np.log(2.9), 0.38)), 1.5, 6.0))
     best: tuple[float, Pose] | None = None
     found = 0
     for _ in range(_TRIES):
@@ -35,7 +34,7 @@ def choose_view(scene: Scene, camera: Intrinsics, rng: np.random.Generator) -> P
         if hits.t.min() < NEAREST_M + 0.02 or hits.t.max() > FARTHEST_M - 0.1:
             continue
         found += 1
-        dullness = _dullness(hits.t, hits.solid, wanted_m)
+        dullness = _dullness(hits.t, hits.solid)
         if best is None or dullness < best[0]:
             best = (dullness, pose)
     if best is None:
@@ -44,19 +43,23 @@ def choose_view(scene: Scene, camera: Intrinsics, rng: np.random.Generator) -> P
 
 
 def _candidate(scene: Scene, rng: np.random.Generator) -> Pose:
-    """Someone who stands anywhere and looks across the room, a little down, at some piece of furniture."""
+    """Someone who stands with a wall behind them and looks across the room, a little down.
+
+    Where the floor ends in the picture then tells how large the room is, as it does in most photographs.
+    """
     width, depth, height = scene.size
-    position = np.array(
-        [
-            rng.uniform(0.3, width - 0.3),
-            rng.uniform(0.3, depth - 0.3),
-            rng.uniform(0.8, min(1.8, height - 0.5)),
-        ]
-    )
-    target = scene.solids.centre[int(rng.integers(1, len(scene.solids)))]
-    yaw = np.arctan2(target[1] - position[1], target[0] - position[0]) + rng.normal(0, 0.25)
-    pitch = np.clip(rng.normal(-0.16, 0.12), -0.5, 0.2)
-    return look(position, float(yaw), float(pitch), float(rng.normal(0, 0.035)))
+    room = np.array([width, depth])
+    wall = int(rng.integers(4))
+    across, along = wall % 2, 1 - wall % 2
+    spot = np.empty(2)
+    back = rng.uniform(0.25, 0.6)
+    spot[across] = back if wall < 2 else room[across] - back
+    spot[along] = rng.uniform(0.1, 0.9) * room[along]
+    eye = float(np.clip(rng.normal(1.5, 0.1), 1.0, min(1.8, height - 0.5)))
+    to_centre = room * rng.uniform(0.4, 0.6, 2) - spot
+    yaw = np.arctan2(to_centre[1], to_centre[0]) + rng.normal(0, 0.15)
+    pitch = np.clip(rng.normal(-0.2, 0.035), -0.4, 0.1)
+    return look(np.array([*spot, eye]), float(yaw), float(pitch), float(rng.normal(0, 0.02)))
 
 
 def _unobstructed(scene: Scene, camera: Intrinsics, pose: Pose) -> bool:
@@ -70,9 +73,9 @@ def _unobstructed(scene: Scene, camera: Intrinsics, pose: Pose) -> bool:
     return bool(((windows[:, 1] <= windows[:, 0]) | (windows[:, 3] <= windows[:, 2])).all())
 
 
-def _dullness(depth_m: np.ndarray, solid: np.ndarray, wanted_m: float) -> float:
-    """Low for a picture of the wanted median depth that is filled with many things at many depths."""
+def _dullness(depth_m: np.ndarray, solid: np.ndarray) -> float:
+    """Low for a picture that is filled with many things at many depths, none of them so near that it hides them."""
     things = len(np.unique(solid))
     bare = float((solid == 0).mean())
-    spread = float(np.log(np.percentile(depth_m, 90) / np.percentile(depth_m, 10)))
-    return abs(float(np.log(np.median(depth_m) / wanted_m))) + 0.9 * bare - 0.015 * min(things, 30) - 0.2 * spread
+    near = float((depth_m < 1.6).mean())
+    return 0.5 * bare - 0.01 * min(things, 30) + 3.0 * near
