@@ -58,7 +58,8 @@ def load_network(path: str | Path) -> nn.Module:
         network = build_network(info.architecture, **info.options)
         network.load_state_dict(weights)
     except (ValueError, RuntimeError) as error:
-        raise PipelineError(f"{path} does not fit its own description: {error}") from error
+        reason = " ".join(str(error).split())  # PyTorch lists the tensors line by line
+        raise PipelineError(f"{path} does not fit its own description: {reason}") from error
     return network.eval()
 
 

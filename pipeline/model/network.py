@@ -116,7 +116,7 @@ class GlobalContext(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.project = nn.Sequential(
-            nn.Conv2d(channels, channels, 1), nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 1)
+            nn.Conv2d(channels, channels // 2, 1), nn.ReLU(inplace=True), nn.Conv2d(channels // 2, channels, 1)
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -114,6 +114,7 @@ def train(
                     average.update_parameters(network)
                 progress.update()
             train_loss = losses.finish()
+            _check_finite(kept, number)
             seconds = time.perf_counter() - started
             epoch = Epoch(number, seconds, learning_rate, training.frames / seconds, train_loss)
             if validation.frames:
@@ -129,6 +130,15 @@ def train(
             if 0 < options.early_stopping_epochs <= number - best_epoch:
                 break
     return history
+
+
+def _check_finite(network: nn.Module, epoch: int) -> None:
+    """The last step of an epoch can break the weights after its loss was still finite; they must not be kept."""
+    if not all(torch.isfinite(values).all() for values in network.state_dict().values()):
+        raise PipelineError(
+            f"the weights became infinite or NaN in the last step of epoch {epoch}; "
+            "lower train.learning_rate or set train.gradient_clip_norm; the last checkpoints are kept"
+        )
 
 
 def validate(network: nn.Module, loss: DepthLoss, frames: Batches, bf16: bool) -> tuple[dict, dict]:
