@@ -14,17 +14,17 @@ help: ## list the targets
 
 setup: $(READY) ## make the environment in .venv
 
-repro: $(READY) .git ## run the pipeline: fetch, preprocess, train, evaluate, report
+repro: .git $(READY) ## run the pipeline: fetch, preprocess, train, evaluate, report
 	@dvc repro
 
-nyu: $(READY) .git ## the same on the official NYU Depth v2 file, downloaded first (2.97 GB)
+nyu: .git $(READY) ## the same on the official NYU Depth v2 file, downloaded first (2.97 GB)
 	@dvc exp run -S fetch.source=nyu_v2 -S train.epochs=100
 
 ui: $(READY) ## browse the experiments in MLflow's UI
 	@depth ui
 
 test: $(READY) ## run the tests
-	@pytest -n 2
+	@OMP_NUM_THREADS=1 pytest -n 2
 
 lint: $(READY) ## check style and types
 	@ruff check . && ruff format --check . && mypy

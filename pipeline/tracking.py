@@ -24,10 +24,11 @@ from pipeline.paths import repository_root
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
-import mlflow  # noqa: E402
-from mlflow.entities import Metric, Param, RunTag  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from PIL import Image  # noqa: E402
+import mlflow
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from PIL import Image
+from sqlalchemy.exc import SQLAlchemyError
 
 FLUSH_METRICS = 400
 """Points sent in one call: a call costs 5 ms whatever it carries, 800 points cost 75 ms."""
@@ -48,8 +49,9 @@ def open_store() -> mlflow.MlflowClient:
             client = mlflow.MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
         return client
-    except MlflowException as error:
-        raise PipelineError(f"the MLflow store {uri} cannot be opened: {error}") from error
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = str(error).partition("\n")[0]  # SQLAlchemy adds the statement and a link below
+        raise PipelineError(f"the MLflow store {uri} cannot be opened: {reason}") from error
 
 
 def experiment_id(client: mlflow.MlflowClient, name: str) -> str:

@@ -9,7 +9,7 @@ import torch
 from pipeline import paths
 from pipeline.data.shards import ShardSet, read_index
 from pipeline.data.source import open_source
-from pipeline.errors import PipelineError, reported_to_user
+from pipeline.errors import reported_to_user
 from pipeline.evaluation.baselines import mean_depth_map
 from pipeline.evaluation.cost import latency_ms, multiply_adds
 from pipeline.evaluation.evaluator import (

@@ -32,7 +32,7 @@ def main() -> None:
 
     torch.manual_seed(params.seed)
     options = params.network.model_dump()
-    network = build_network(**options).to(device).to(memory_format=torch.channels_last)
+    network = build_network(**options).to(device)
     environment = describe_environment(str(device))
     tags = {"data.fingerprint": index["fingerprint"], "trained_on": index["trained_on"], **environment}
 

@@ -34,7 +34,9 @@ def leaves(tree: dict, prefix: str = "") -> Iterator[str]:
 def files_of(module: str) -> list[str]:
     """The files of a module, the `__init__.py` of every package above it included."""
     parts = module.split(".")
-    found = [Path(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)] + [Path(*parts).with_suffix(".py")]
+    found = [Path(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)] + [
+        Path(*parts).with_suffix(".py")
+    ]
     return [path.as_posix() for path in found if (REPOSITORY / path).is_file()]
 
 
@@ -64,7 +66,10 @@ def listed_files(stage: str) -> set[str]:
     for dependency in STAGES[stage]["deps"]:
         path = REPOSITORY / dependency
         if dependency.startswith(("pipeline/", "stages/")):
-            listed |= {file.relative_to(REPOSITORY).as_posix() for file in (path.rglob("*.py") if path.is_dir() else [path])}
+            listed |= {
+                file.relative_to(REPOSITORY).as_posix()
+                for file in (path.rglob("*.py") if path.is_dir() else [path])
+            }
     return {file for file in without_package_files(listed) if file.endswith(".py")}
 
 

@@ -52,9 +52,7 @@ def check_folder(csv_path: Path) -> list[FolderRow]:
     _refuse(csv_path, problems)
     for split in ("train", "test"):
         if not any(row.split == split for row in rows):
-            raise PipelineError(
-                f"{csv_path} has no {split} rows; train and test need at least one frame each"
-            )
+            raise PipelineError(f"{csv_path} has no {split} rows; train and test need at least one frame each")
     return rows
 
 
@@ -154,9 +152,7 @@ def _parse(csv_path: Path) -> tuple[list[FolderRow], list[_Problem]]:
 def _records(csv_path: Path) -> Iterator[tuple[int, dict[str | None, str]]]:
     """(line, fields by column) of each record; fields beyond the header come under None."""
     if not csv_path.is_file():
-        raise PipelineError(
-            f"{csv_path} does not exist; name a CSV with the header {','.join(REQUIRED_COLUMNS)}"
-        )
+        raise PipelineError(f"{csv_path} does not exist; name a CSV with the header {','.join(REQUIRED_COLUMNS)}")
     try:
         # Spreadsheets put a byte-order mark in front.
         with csv_path.open(newline="", encoding="utf-8-sig") as handle:

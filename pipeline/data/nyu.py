@@ -72,9 +72,7 @@ class NyuFile:
             raise PipelineError(f"{self.path}: images has {channels} channels instead of 3 (N, 3, W, H)")
         self._depths = self._dataset("depths", ndim=3, dtype=np.float32)
         # Only the official file has the sensor's own maps; a set without holes may leave them out.
-        self._raw = (
-            self._dataset("rawDepths", ndim=3, dtype=np.float32) if "rawDepths" in self._file else None
-        )
+        self._raw = self._dataset("rawDepths", ndim=3, dtype=np.float32) if "rawDepths" in self._file else None
         for name, dataset in (("depths", self._depths), ("rawDepths", self._raw)):
             if dataset is not None and dataset.shape != (frames, width, height):
                 raise PipelineError(
@@ -169,9 +167,7 @@ class PackedFrame(NamedTuple):
     raw_depth: bytes
 
 
-def pack_frame(
-    rgb_u8: np.ndarray, depth_m: np.ndarray, raw_depth_m: np.ndarray, level: int = 1
-) -> PackedFrame:
+def pack_frame(rgb_u8: np.ndarray, depth_m: np.ndarray, raw_depth_m: np.ndarray, level: int = 1) -> PackedFrame:
     """Deflate one (H, W, 3) image and its two (H, W) float32 depth maps.
 
     A free function of plain arrays, so that worker processes pack while one process writes.
@@ -242,8 +238,6 @@ class NyuWriter:
         cell.attrs["MATLAB_class"] = np.bytes_("cell")
         for column, value in enumerate(values):
             units = np.frombuffer(value.encode("utf-16-le"), np.uint16)[:, None]
-            characters = self._file["#refs#"].create_dataset(
-                f"{name}_{column}", data=units, track_times=False
-            )
+            characters = self._file["#refs#"].create_dataset(f"{name}_{column}", data=units, track_times=False)
             characters.attrs["MATLAB_class"] = np.bytes_("char")
             cell[0, column] = characters.ref

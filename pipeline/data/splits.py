@@ -9,9 +9,7 @@ TRAINED_ON = {"official": "official train split", "all": "all frames, the test f
 """What every result says of the frames behind it, by `preprocess.split`."""
 
 
-def carve_validation(
-    splits: dict[str, list[int]], scenes: Sequence[str], fraction: float
-) -> dict[str, list[int]]:
+def carve_validation(splits: dict[str, list[int]], scenes: Sequence[str], fraction: float) -> dict[str, list[int]]:
     """Move whole scenes that hold about `fraction` of the training frames from `train` to `val`.
 
     Neighbouring frames of one scene are near copies, so a split by frame would leak. Scenes are taken in the

@@ -104,9 +104,7 @@ def save_examples(path: Path, tensors: dict[str, Tensor], frames_json: str) -> N
         save_file(tensors, partial, {"frames": frames_json})
 
 
-def _batches(
-    source: FrameSource, indices: Sequence[int], batch_size: int
-) -> Iterator[tuple[list[int], Frames]]:
+def _batches(source: FrameSource, indices: Sequence[int], batch_size: int) -> Iterator[tuple[list[int], Frames]]:
     for slab_indices, frames in read_slabs(source, indices):
         for start in range(0, len(slab_indices), batch_size):
             batch = slice(start, start + batch_size)

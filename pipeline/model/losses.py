@@ -72,9 +72,7 @@ class DepthLoss(nn.Module):
             raise ValueError(f"ssim_weight must lie in 0..1, not {ssim_weight}")
         self.ssim_weight = ssim_weight
 
-    def forward(
-        self, prediction_m: Tensor, target_m: Tensor, valid: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, prediction_m: Tensor, target_m: Tensor, valid: Tensor | None = None) -> dict[str, Tensor]:
         """prediction_m, target_m: (N, 1, H, W) metres; valid: (N, 1, H, W) bool, None = every pixel."""
         _check_shapes(prediction_m, target_m, valid)
         prediction_m, target_m = _at_least_float32(prediction_m, target_m)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -51,7 +53,7 @@ class UNet(nn.Module):
         self.stem = ConvNorm(3 + 2, channels[0], stride=2)
         self.down = nn.ModuleList(
             nn.Sequential(ConvNorm(fine, coarse, stride=2), ResidualBlock(coarse))
-            for fine, coarse in zip(channels[:-1], channels[1:], strict=True)
+            for fine, coarse in pairwise(channels)
         )
         self.context = GlobalContext(channels[-1])
         self.up = nn.ModuleList(
@@ -63,13 +65,12 @@ class UNet(nn.Module):
     def _initialise(self) -> None:
         """Xavier (Glorot & Bengio 2010), with a small gain where batch normalisation undoes any scale."""
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        for module in self.modules():
-            if isinstance(module, ConvNorm):
-                nn.init.xavier_uniform_(module[0].weight, NORMALISED_GAIN)
+            gain = NORMALISED_GAIN if isinstance(module, ConvNorm) else 1.0
+            for layer in module.children():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.xavier_uniform_(layer.weight, gain)
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)
 
     def forward(self, rgb: Tensor) -> Tensor:
         height, width = rgb.shape[-2:]

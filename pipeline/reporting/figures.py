@@ -194,9 +194,7 @@ def validation_figure(history: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     best = best_epoch(history)
     if best is not None:
         at_best = history.loc[history["epoch"] == best, "val_rmse"].iloc[0]
-        rmse.plot(
-            [best], [at_best], "o", ms=6, mfc=theme.surface, mec=theme.second, mew=1.6, label="best epoch"
-        )
+        rmse.plot([best], [at_best], "o", ms=6, mfc=theme.surface, mec=theme.second, mew=1.6, label="best epoch")
         _legend(rmse, theme)
     for column, label, style in (
         ("val_delta1", "δ < 1.25", "-"),
@@ -269,16 +267,11 @@ def error_by_scene_type_figure(per_image: pd.DataFrame, theme: Theme = LIGHT) ->
     rows = np.arange(len(types))
     axes.barh(rows, types["rmse"], height=0.62, color=theme.fill)
     for row, frames_rmse in zip(rows, types["frames_rmse"], strict=True):
-        axes.plot(
-            frames_rmse, np.full(len(frames_rmse), row), "o", ms=3, color=theme.accent, alpha=0.6, mew=0
-        )
+        axes.plot(frames_rmse, np.full(len(frames_rmse), row), "o", ms=3, color=theme.accent, alpha=0.6, mew=0)
     axes.plot(types["rmse"], rows, "|", ms=11, mew=2, color=theme.ink)
     axes.set_yticks(
         rows,
-        [
-            f"{name.replace('_', ' ')}  ({frames})"
-            for name, frames in zip(types.index, types["n"], strict=True)
-        ],
+        [f"{name.replace('_', ' ')}  ({frames})" for name, frames in zip(types.index, types["n"], strict=True)],
     )
     axes.set_ylim(len(types) - 0.4, -0.6)
     axes.set_xlim(left=0)
@@ -332,9 +325,7 @@ def predictions_figure(
     tile_height = round(tile_width * height / width)
     full_width = 2 * edge + 4 * tile_width + 3 * gap
     full_height = edge + head + frames * (title + tile_height) + foot
-    figure = Figure(
-        figsize=(full_width / CSS_PX_PER_INCH, full_height / CSS_PX_PER_INCH), facecolor=theme.surface
-    )
+    figure = Figure(figsize=(full_width / CSS_PX_PER_INCH, full_height / CSS_PX_PER_INCH), facecolor=theme.surface)
 
     def axes_at(left: float, top: float, across: float, down: float) -> Axes:
         return figure.add_axes(
@@ -342,9 +333,7 @@ def predictions_figure(
         )
 
     def text_at(left: float, top: float, text: str, **style: Any) -> None:
-        figure.text(
-            left / full_width, 1 - top / full_height, text, va="top", **{"size": _FONT_PT + 1, **style}
-        )
+        figure.text(left / full_width, 1 - top / full_height, text, va="top", **{"size": _FONT_PT + 1, **style})
 
     lefts = [edge + column * (tile_width + gap) for column in range(4)]
     for left, name in zip(lefts, PICTURE_COLUMNS, strict=True):
@@ -393,9 +382,7 @@ def predictions_figure(
 def tick_labels(scale: ColourScale) -> list[str]:
     """Signed for errors; an end beyond which some data lie says so."""
     ticks = scale.ticks_m()
-    labels = [
-        f"{tick:+g}".replace("-", "−") if scale.low_m < 0 < abs(tick) else f"{tick:g}" for tick in ticks
-    ]
+    labels = [f"{tick:+g}".replace("-", "−") if scale.low_m < 0 < abs(tick) else f"{tick:g}" for tick in ticks]
     if scale.clipped and ticks[0] == scale.low_m and ticks[-1] == scale.high_m:
         labels[0], labels[-1] = f"≤ {labels[0]}", f"≥ {labels[-1]}"
     return labels

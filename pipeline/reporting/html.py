@@ -116,9 +116,7 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     scores = metrics[HEADLINE_PROTOCOL]
     frames = f"{metrics['frames']} {{}}test frame{'' if metrics['frames'] == 1 else 's'}"
     frames = (
-        f"{frames.format('')} that were also trained on"
-        if trained_on_test(metrics)
-        else frames.format("unseen ")
+        f"{frames.format('')} that were also trained on" if trained_on_test(metrics) else frames.format("unseen ")
     )
     return (
         f"RMSE {number(scores['rmse'], 2)}{NBSP}m on {frames}{_against_baseline(metrics)}; "
@@ -178,9 +176,7 @@ def result_groups(metrics: Mapping[str, Any]) -> Iterator[ResultGroup]:
         baseline = metrics.get("baseline_mean_map", {}).get(protocol)
         if baseline:
             rows.append(
-                _measured_row(
-                    "baseline", "Mean-depth map, same frames", metrics, baseline, protocol, averaged
-                )
+                _measured_row("baseline", "Mean-depth map, same frames", metrics, baseline, protocol, averaged)
             )
         published = [row for row in PUBLISHED if (row.protocol, row.averaged) == (protocol, averaged)]
         rows += [_published_row(row) for row in sorted(published, key=lambda row: row.rmse)]

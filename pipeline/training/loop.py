@@ -92,9 +92,7 @@ def train(
     it is the best so far by validation RMSE (always, without validation frames). A loss that is not finite
     raises `PipelineError` naming epoch and step; what `after_epoch` kept before stays.
     """
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
+    optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     steps = options.epochs * len(training)
     schedule = make_schedule(optimizer, options.schedule, steps)
     average = _make_average(network, options.ema_decay)

@@ -164,9 +164,7 @@ def test_an_empty_file_arrives(server: Server, target: Path) -> None:
 
 
 @pytest.mark.parametrize("cuts", [[1], [299_999], [100_000, 200_001], [7, 7, 65_536, 65_537, 262_144]])
-def test_a_cut_line_is_resumed_and_no_byte_is_fetched_twice(
-    server: Server, target: Path, cuts: list[int]
-) -> None:
+def test_a_cut_line_is_resumed_and_no_byte_is_fetched_twice(server: Server, target: Path, cuts: list[int]) -> None:
     url = server.url("/a", *(Answer(cut_at=cut) for cut in cuts), Answer())
     fetch(target, url)
     assert target.read_bytes() == CONTENT
@@ -246,9 +244,7 @@ def test_a_whole_partial_needs_no_server(target: Path, partial: Path) -> None:
 @pytest.mark.parametrize(
     "stale", [CONTENT + b"x", b"x" * SIZE, b"x" * 1000], ids=["too long", "wrong", "wrong part"]
 )
-def test_a_partial_of_something_else_is_replaced(
-    server: Server, target: Path, partial: Path, stale: bytes
-) -> None:
+def test_a_partial_of_something_else_is_replaced(server: Server, target: Path, partial: Path, stale: bytes) -> None:
     partial.parent.mkdir()
     partial.write_bytes(stale)
     fetch(target, server.url("/a", Answer()))
@@ -408,9 +404,7 @@ def test_a_failure_leaves_an_older_file_in_place(server: Server, target: Path) -
 
 
 def test_a_disk_too_small_is_noticed_before_anything_is_fetched(server: Server, target: Path) -> None:
-    with pytest.raises(
-        PipelineError, match=r"file\.bin needs 1000000000\.00 GB in .* GB are free; free some"
-    ):
+    with pytest.raises(PipelineError, match=r"file\.bin needs 1000000000\.00 GB in .* GB are free; free some"):
         fetch(target, server.url("/a", Answer()), size=10**18)
     assert server.requests == []
 

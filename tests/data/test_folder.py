@@ -115,9 +115,7 @@ def test_names_tell_equal_file_names_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("depth_scale", [1000.0, 5000.0, 256.0, 6553.5])
-def test_every_16_bit_depth_keeps_its_precision_and_zero_stays_missing(
-    tmp_path: Path, depth_scale: float
-) -> None:
+def test_every_16_bit_depth_keeps_its_precision_and_zero_stays_missing(tmp_path: Path, depth_scale: float) -> None:
     units = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
     for name in "ab":
         Image.fromarray(units).save(tmp_path / f"{name}_depth.png")

@@ -73,9 +73,7 @@ def write_official(
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    return write_official(
-        tmp_path / "labeled.mat", random_frames(), (2, 3, WIDTH, HEIGHT), (2, WIDTH, HEIGHT)
-    )
+    return write_official(tmp_path / "labeled.mat", random_frames(), (2, 3, WIDTH, HEIGHT), (2, WIDTH, HEIGHT))
 
 
 def assert_equal_frames(found: Frames, expected: Frames) -> None:
@@ -225,9 +223,7 @@ def point_at_a_group(file: h5py.File) -> None:
         (replace("#refs#/scenes0", np.array([[0xD800]], np.uint16)), "scenes cannot be read as strings"),
     ],
 )
-def test_a_damaged_layout_is_named(
-    official: Path, damage: Callable[[h5py.File], object], complaint: str
-) -> None:
+def test_a_damaged_layout_is_named(official: Path, damage: Callable[[h5py.File], object], complaint: str) -> None:
     with h5py.File(official, "a") as file:
         damage(file)
     assert complaint in opening_error(official)
@@ -400,9 +396,7 @@ def test_real_frames_are_read_upright_and_in_metres(tmp_path: Path) -> None:
     path = tmp_path / "nyu_depth_v2_labeled.mat"
     with h5py.File(path) as file:
         references = file["rawRgbFilenames"][0]
-        frame_names = [
-            bytes(file[reference][:, 0].astype(np.uint8)).decode()[-9:-4] for reference in references
-        ]
+        frame_names = [bytes(file[reference][:, 0].astype(np.uint8)).decode()[-9:-4] for reference in references]
     with (REAL_FRAMES / "index.csv").open(newline="") as handle:
         listed = {row["frame"]: row for row in csv.DictReader(handle)}
     with NyuFile(path) as nyu:

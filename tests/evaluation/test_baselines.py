@@ -32,9 +32,7 @@ def test_the_way_frames_are_batched_does_not_matter() -> None:
 
 
 def test_many_frames_do_not_overflow_sixteen_bits() -> None:
-    assert mean_depth_map([torch.full((300, 1, 2, 2), 10000, dtype=torch.int16)] * 2).unique().tolist() == [
-        10.0
-    ]
+    assert mean_depth_map([torch.full((300, 1, 2, 2), 10000, dtype=torch.int16)] * 2).unique().tolist() == [10.0]
 
 
 def test_pixels_that_no_frame_measured_take_the_nearest_that_some_did() -> None:

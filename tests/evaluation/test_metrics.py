@@ -67,9 +67,7 @@ def test_pixels_without_truth_do_not_count_unless_a_mask_says_so() -> None:
     for image in range(2):
         inside = ~missing[image].numpy()
         expected = expected_errors(prediction_m[image].numpy()[inside], target_m[image].numpy()[inside])
-        assert {name: float(values[image]) for name, values in errors.items()} == pytest.approx(
-            expected, rel=1e-10
-        )
+        assert {name: float(values[image]) for name, values in errors.items()} == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 0.0, -3.0])
@@ -77,9 +75,7 @@ def test_what_stands_outside_the_mask_does_not_matter(garbage: float) -> None:
     prediction_m, target_m = random_maps((2, 1, 10, 12))
     valid = torch.rand(target_m.shape, generator=torch.Generator().manual_seed(6)) < 0.6
     expected = depth_errors(prediction_m, target_m, valid)
-    spoilt = depth_errors(
-        torch.where(valid, prediction_m, garbage), torch.where(valid, target_m, garbage), valid
-    )
+    spoilt = depth_errors(torch.where(valid, prediction_m, garbage), torch.where(valid, target_m, garbage), valid)
     torch.testing.assert_close(spoilt, expected, rtol=0, atol=0)
 
 
@@ -140,9 +136,7 @@ def test_sums_are_accumulated_in_float64() -> None:
     """0.1 m of error on each of 307,200 pixels; a running float32 sum is off in the fourth digit."""
     target_m = torch.full((1, 1, 480, 640), 4.0)
     sums = error_sums(target_m + 0.1, target_m)
-    assert sums.squared.item() == pytest.approx(
-        480 * 640 * float(np.float32(4.1) - np.float32(4)) ** 2, rel=1e-12
-    )
+    assert sums.squared.item() == pytest.approx(480 * 640 * float(np.float32(4.1) - np.float32(4)) ** 2, rel=1e-12)
 
 
 def test_pooled_errors_weigh_pixels_where_per_image_means_weigh_images() -> None:

@@ -101,9 +101,7 @@ def test_a_protocol_scores_its_crop_of_its_depth(
     ("name", "top", "bottom", "left", "right"),
     [("eigen", 45, 470, 41, 600), ("densedepth", 20, 459, 24, 615)],
 )
-def test_only_what_lies_inside_the_crop_counts(
-    name: str, top: int, bottom: int, left: int, right: int
-) -> None:
+def test_only_what_lies_inside_the_crop_counts(name: str, top: int, bottom: int, left: int, right: int) -> None:
     rgb_u8, depth_m, _ = frames(n=1)
     depth_m[:] = depth_m[..., ::-1] = np.float32(2.0)
     right_inside = np.full_like(depth_m, 9.0)
@@ -148,8 +146,7 @@ def test_predictions_are_resized_bilinearly_to_the_frames() -> None:
     small_m = torch.rand(1, 1, 120, 160, generator=torch.Generator().manual_seed(0)) * 5 + 1
     large_m = functional.interpolate(small_m, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)
     assert (
-        evaluate(lambda rgb: small_m, [batch], "full").mean
-        == evaluate(lambda rgb: large_m, [batch], "full").mean
+        evaluate(lambda rgb: small_m, [batch], "full").mean == evaluate(lambda rgb: large_m, [batch], "full").mean
     )
 
 
@@ -186,9 +183,7 @@ def test_a_predictor_that_mirrors_with_its_image_is_not_changed_by_flip_averagin
     expected = depth_errors(
         torch.from_numpy(predicted_m[:, 20:460, 24:616]), torch.from_numpy(depth_m[:, 20:460, 24:616])
     )
-    scores = evaluate(
-        lambda rgb: 1 + rgb.mean(1, keepdim=True), [(rgb_u8, depth_m, raw_depth_m)], "densedepth"
-    )
+    scores = evaluate(lambda rgb: 1 + rgb.mean(1, keepdim=True), [(rgb_u8, depth_m, raw_depth_m)], "densedepth")
     assert scores.mean["rmse"] == pytest.approx(expected["rmse"].mean().item(), rel=1e-6)
 
 
@@ -278,9 +273,7 @@ def test_a_prediction_that_is_not_finite_names_its_frame() -> None:
         scorer = Scorer(lambda rgb, answer=prediction_m: answer, ("full",))
         scorer.add(*batches[0])
         prediction_m[1, 0, 29, 39] = bad
-        with pytest.raises(
-            PipelineError, match=r"evaluated frame 4 \(counted from 1\) holds NaN or infinity"
-        ):
+        with pytest.raises(PipelineError, match=r"evaluated frame 4 \(counted from 1\) holds NaN or infinity"):
             scorer.add(*batches[1])
 
 

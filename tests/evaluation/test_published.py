@@ -43,9 +43,7 @@ def test_every_published_score_stands_under_its_protocol_and_averaging() -> None
 
 
 def test_every_model_says_its_size_and_training_data() -> None:
-    assert {
-        row.model: (row.parameters, row.pretrained, row.trained_on) for row in PUBLISHED
-    } == EXPECTED_ORIGIN
+    assert {row.model: (row.parameters, row.pretrained, row.trained_on) for row in PUBLISHED} == EXPECTED_ORIGIN
 
 
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row.model} {row.averaged}")

@@ -201,9 +201,7 @@ def test_float32_gradients_are_those_of_float64() -> None:
         ssim(prediction, target_m.to(dtype)).backward()
         assert prediction.grad is not None
         gradients.append(prediction.grad.double())
-    torch.testing.assert_close(
-        gradients[0], gradients[1], rtol=1e-4, atol=1e-5 * float(gradients[1].abs().max())
-    )
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5 * float(gradients[1].abs().max()))
 
 
 def test_autocast_changes_neither_loss_nor_gradient() -> None:
@@ -279,9 +277,7 @@ def test_squared_error_is_averaged_over_the_valid_pixels_of_the_batch() -> None:
 
 def test_a_batch_without_valid_pixels_costs_nothing_and_pulls_nowhere() -> None:
     prediction_m = torch.full((2, 1, 16, 16), 2.0, requires_grad=True)
-    losses = DepthLoss(0.5)(
-        prediction_m, torch.zeros(2, 1, 16, 16), torch.zeros(2, 1, 16, 16, dtype=torch.bool)
-    )
+    losses = DepthLoss(0.5)(prediction_m, torch.zeros(2, 1, 16, 16), torch.zeros(2, 1, 16, 16, dtype=torch.bool))
     losses["total"].backward()
     assert {name: value.item() for name, value in losses.items()} == {"total": 0, "mse": 0, "ssim": 0}
     assert prediction_m.grad is not None
@@ -312,6 +308,4 @@ def test_the_loss_never_waits_for_the_device() -> None:
     )
     operations = {str(node.target) for node in traced.graph.nodes}
     assert not [name for name in operations if "_local_scalar_dense" in name or "nonzero" in name]
-    torch.testing.assert_close(
-        traced(prediction_m, target_m, valid), loss(prediction_m, target_m, valid)["total"]
-    )
+    torch.testing.assert_close(traced(prediction_m, target_m, valid), loss(prediction_m, target_m, valid)["total"])

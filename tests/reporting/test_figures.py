@@ -174,8 +174,7 @@ def test_lettering_and_lines_stand_out_from_their_ground(theme: figures.Theme) -
 
     for ground in (theme.page, theme.surface):
         assert (
-            min(contrast(theme.ink, ground), contrast(theme.muted, ground), contrast(theme.accent, ground))
-            >= 4.5
+            min(contrast(theme.ink, ground), contrast(theme.muted, ground), contrast(theme.accent, ground)) >= 4.5
         )
         assert contrast(theme.second, ground) >= 3
 

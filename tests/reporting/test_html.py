@@ -255,9 +255,7 @@ def test_all_measures_are_listed_under_all_protocols(page: Page) -> None:
     rows = {row[0]: row[1:] for row in page.cells() if len(row) == 7}
     assert len(rows) == len(MEASURES)
     for measure, label in html.MEASURES:
-        given = [
-            metrics()[protocol][f"{measure}{suffix}"] for protocol in PROTOCOLS for suffix in ("", "_pooled")
-        ]
+        given = [metrics()[protocol][f"{measure}{suffix}"] for protocol in PROTOCOLS for suffix in ("", "_pooled")]
         assert rows[label] == [f"{number:.3f}" for number in given]
 
 
@@ -319,9 +317,7 @@ def test_numbers_are_rounded_and_carry_a_true_minus_sign() -> None:
     assert html.number(0.5604) == "0.560"
     assert html.number(-1.25, 1) == "−1.2"
     assert html.number(np.float32(0.25)) == "0.250"
-    assert [
-        html.count(n).replace("\N{NO-BREAK SPACE}", " ") for n in (499_000, 3.1e8, 41_200_000, 0, 12)
-    ] == [
+    assert [html.count(n).replace("\N{NO-BREAK SPACE}", " ") for n in (499_000, 3.1e8, 41_200_000, 0, 12)] == [
         "0.499 M",
         "0.31 G",
         "41.2 M",

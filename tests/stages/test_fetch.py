@@ -1,0 +1,123 @@
+"""Stage `fetch` in a folder of its own, on files and images of the user's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pipeline.data.nyu import NyuWriter, pack_frame, write_splits
+from pipeline.data.source import open_source
+from pipeline.errors import PipelineError
+from pipeline.paths import RAW
+from stages import fetch
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FRAMES, HEIGHT, WIDTH = 4, 24, 32
+RANDOM = np.random.default_rng(0)
+RGB_U8 = RANDOM.integers(0, 256, (FRAMES, HEIGHT, WIDTH, 3), np.uint8)
+DEPTH_MM = RANDOM.integers(500, 10_000, (FRAMES, HEIGHT, WIDTH)).astype(np.uint16)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's repository; the stage works in a copy of it, as under `dvc exp run --temp`."""
+    repository, copy = tmp_path / "repository", tmp_path / "copy"
+    repository.mkdir()
+    copy.mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(repository))
+    monkeypatch.chdir(copy)
+    return repository
+
+
+def run(source: str, **section: Any) -> None:
+    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    content["fetch"]["source"] = source
+    content["fetch"][source] |= section
+    Path("params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    fetch.main()
+
+
+def write_own(folder: Path, splits: dict[str, list[int]] | None = None) -> Path:
+    folder.mkdir(exist_ok=True)
+    with NyuWriter(folder / "own.mat", FRAMES, (HEIGHT, WIDTH)) as writer:
+        for index in range(FRAMES):
+            depth_m = DEPTH_MM[index].astype(np.float32) / 1000
+            writer.append(pack_frame(RGB_U8[index], depth_m, depth_m), f"attic_{index:04d}", "attic")
+    write_splits(folder / "splits.mat", splits or {"train": [0, 1], "test": [2, 3]})
+    return folder / "own.mat"
+
+
+def test_a_file_of_ones_own_is_taken_with_the_splits_beside_it(root: Path) -> None:
+    labeled = write_own(root / "mine")
+    before = labeled.read_bytes()
+    run("file", labeled=str(labeled))
+    assert (RAW / "nyu_depth_v2_labeled.mat").read_bytes() == before
+    assert labeled.read_bytes() == before
+    assert json.loads((RAW / "source.json").read_text(encoding="utf-8"))["source"] == "file"
+    with open_source(RAW) as source:
+        np.testing.assert_array_equal(source.frames.read(0, FRAMES).rgb_u8, RGB_U8)
+        assert source.splits == {"train": [0, 1], "test": [2, 3]}
+
+
+def test_a_relative_path_counts_from_the_repository_not_from_its_temporary_copy(root: Path) -> None:
+    write_own(root / "mine")
+    run("file", labeled="mine/own.mat", splits="mine/splits.mat")
+    assert (RAW / "nyu_depth_v2_labeled.mat").is_file()
+
+
+def test_splits_may_lie_elsewhere(root: Path) -> None:
+    write_own(root / "mine")
+    (root / "other.mat").write_bytes((root / "mine" / "splits.mat").read_bytes())
+    (root / "mine" / "splits.mat").unlink()
+    run("file", labeled="mine/own.mat", splits="other.mat")
+    assert (RAW / "splits.mat").is_file()
+
+
+@pytest.mark.parametrize(("gone", "key"), [("own.mat", "labeled"), ("splits.mat", "splits")])
+def test_a_missing_file_is_named_with_its_parameter_in_one_line(root: Path, gone: str, key: str) -> None:
+    write_own(root / "mine")
+    (root / "mine" / gone).unlink()
+    with pytest.raises(PipelineError, match=rf"fetch\.file\.{key}: .*{gone} does not exist") as caught:
+        run("file", labeled="mine/own.mat")
+    assert "\n" not in str(caught.value)
+    assert not list(RAW.iterdir())
+
+
+def test_splits_that_do_not_belong_to_the_file_are_refused_before_it_is_taken(root: Path) -> None:
+    write_own(root / "mine", {"train": [0, 1], "test": [2, 9]})
+    with pytest.raises(PipelineError, match=r"splits\.mat: test frame 10 is outside 1\.\.4"):
+        run("file", labeled="mine/own.mat")
+    assert not list(RAW.iterdir())
+
+
+def test_a_file_that_is_not_of_the_layout_is_refused(root: Path) -> None:
+    labeled = write_own(root / "mine")
+    labeled.write_bytes(b"no HDF5")
+    with pytest.raises(PipelineError, match=r"own\.mat is not a readable MATLAB"):
+        run("file", labeled="mine/own.mat")
+
+
+def test_images_of_ones_own_are_listed_and_stay_where_they_are(root: Path) -> None:
+    rows = ["rgb,depth,split,scene"]
+    for index, split in enumerate(["train", "train", "test", "val"]):
+        Image.fromarray(RGB_U8[index]).save(root / f"{index}.png")
+        Image.fromarray(DEPTH_MM[index]).save(root / f"{index}_depth.png")
+        rows.append(f"{index}.png,{index}_depth.png,{split},attic_{index}")
+    (root / "list.csv").write_text("\n".join(rows), encoding="utf-8")
+    run("folder", list="list.csv", depth_scale=2000.0)
+    assert {path.name for path in RAW.iterdir()} == {"frames.csv", "source.json"}
+    with open_source(RAW) as source:
+        frames = source.frames.read(0, FRAMES)
+        assert source.splits == {"train": [0, 1], "val": [3], "test": [2]}
+    np.testing.assert_allclose(frames.depth_m, DEPTH_MM / 2000, rtol=1e-6)
+
+
+def test_a_missing_list_is_named(root: Path) -> None:
+    with pytest.raises(PipelineError, match=r"nowhere\.csv does not exist"):
+        run("folder", list="nowhere.csv")
