@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# Two pipelines of one repository share its caches, not the byte code of one another's temporary copies.
-export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro nyu ui test lint format clean
@@ -24,7 +22,7 @@ ui: $(READY) ## browse the experiments in MLflow's UI
 	@depth ui
 
 test: $(READY) ## run the tests
-	@OMP_NUM_THREADS=1 pytest -n 2
+	@OMP_NUM_THREADS=1 pytest -n 2 --dist loadscope
 
 lint: $(READY) ## check style and types
 	@ruff check . && ruff format --check . && mypy

@@ -14,7 +14,7 @@ def describe_environment(device: str) -> dict[str, str]:
     """Versions, commit and hardware by name, for a file of results; what cannot be told is left out."""
     facts = {
         "git_commit": git("rev-parse", "HEAD"),
-        "git_dirty": {"": "false"}.get(git("status", "--porcelain", "--untracked-files=no"), "true"),
+        "git_dirty": _dirty(),
         "python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},
         "device": device,
@@ -23,6 +23,13 @@ def describe_environment(device: str) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _dirty() -> str:
+    """Whether tracked files differ from the commit; empty where there is none."""
+    if not git("rev-parse", "HEAD"):
+        return ""
+    return "true" if git("status", "--porcelain", "--untracked-files=no") else "false"
 
 
 def git(*arguments: str) -> str:

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +35,21 @@ def written_whole(path: Path) -> Iterator[Path]:
         with partial.open("rb") as handle:
             os.fsync(handle.fileno())
         partial.replace(path)
+    except Exception as error:
+        translated = _as_os_error(error, path)
+        if translated is error:
+            raise
+        raise translated from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _as_os_error(error: Exception, path: Path) -> Exception:
+    """safetensors and HDF5 wrap the system's refusals (disk full, file too large) in errors of their own."""
+    number = re.search(r"(?:os error|errno =) (\d+)", str(error))
+    if (isinstance(error, OSError) and error.errno) or number is None:
+        return error
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
 
 
 def write_text(path: Path, text: str) -> None:

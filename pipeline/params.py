@@ -84,7 +84,7 @@ class Augment(Section):
 class Network(Section):
     architecture: Literal["unet"]
     width: Annotated[int, Field(ge=4, le=128)]
-    max_depth_m: Positive
+    max_depth_m: Annotated[float, Field(gt=0, le=32)]
 
 
 class Loss(Section):
@@ -107,6 +107,7 @@ class Train(Section):
 class Evaluate(Section):
     checkpoint: Literal["best", "last"]
     batch_size: Count
+    device: Literal["auto", "cpu", "cuda"]
     examples: Annotated[int, Field(ge=1, le=20)]
 
 

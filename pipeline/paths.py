@@ -36,4 +36,7 @@ STATE = Path(".state")
 
 def repository_root() -> Path:
     """The root of the user's repository, also from the temporary copies of it that DVC runs experiments in."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+    if "DVC_ROOT" in os.environ:
+        return Path(os.environ["DVC_ROOT"]).resolve()
+    here = Path.cwd().resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)

@@ -25,7 +25,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
@@ -114,7 +114,7 @@ class Run:
         except MlflowException as error:
             raise PipelineError(
                 f"run {run_id} of models/run.json is not in the MLflow store {store_uri()}; "
-                "run `dvc repro --force train`, or set MLFLOW_TRACKING_URI to the store that has it"
+                "run `dvc repro --single-item --force train`, or set MLFLOW_TRACKING_URI to the store that has it"
             ) from error
         return cls(client, run_id)
 
@@ -125,7 +125,9 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.flush()
+        # What cannot be sent any more must not hide why the work ended.
+        with contextlib.suppress(MlflowException) if kind else contextlib.nullcontext():
+            self.flush()
         if kind is None:
             status = "FINISHED"
         elif issubclass(kind, Exception):
@@ -148,9 +150,6 @@ class Run:
 
     def log_figure(self, name: str, png: bytes, step: int) -> None:
         self._client.log_image(self.run_id, Image.open(io.BytesIO(png)), key=name, step=step)
-
-    def log_tags(self, tags: Mapping[str, str]) -> None:
-        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Keep a copy of the file among the run's artifacts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import torch
 
@@ -32,7 +33,7 @@ from pipeline.training.device import choose_device
 def main() -> None:
     params = load_params()
     settings = params.evaluate
-    device = choose_device("auto")
+    device = choose_device(settings.device)
     checkpoint = paths.BEST_CHECKPOINT if settings.checkpoint == "best" else paths.LAST_CHECKPOINT
     network, info = load_network(checkpoint), read_checkpoint_info(checkpoint)
     index = read_index(paths.SHARDS)
@@ -88,12 +89,15 @@ def main() -> None:
 
 def mean_training_depth() -> torch.Tensor:
     """The mean depth map of all training frames, those carved out for validation included."""
-    batches = []
+    return mean_depth_map(clean_depth_batches())
+
+
+def clean_depth_batches() -> Iterator[torch.Tensor]:
     for split in ("train", "val"):
         shards = ShardSet(paths.SHARDS, split)
         clean = [position for position, frame in enumerate(shards.frames) if frame.copy == 0]
-        batches += [shards.depth_mm[clean[start : start + 64]] for start in range(0, len(clean), 64)]
-    return mean_depth_map(batches)
+        for start in range(0, len(clean), 64):
+            yield shards.depth_mm[clean[start : start + 64]]
 
 
 if __name__ == "__main__":

@@ -20,6 +20,13 @@ from pipeline.tracking import Run
 from pipeline.training.device import choose_bf16, choose_device
 from pipeline.training.loop import Epoch, TrainingOptions, train
 
+ARTIFACTS = (
+    (paths.BEST_CHECKPOINT, "checkpoints"),
+    (paths.LAST_CHECKPOINT, "checkpoints"),
+    (paths.HISTORY, None),
+    (paths.PARAMS, None),
+)
+
 
 def main() -> None:
     params = load_params()
@@ -61,29 +68,31 @@ def main() -> None:
             with written_whole(paths.HISTORY) as partial:
                 pd.DataFrame([epoch.row() for epoch in history]).to_csv(partial, index=False)
 
-        train(
-            network,
-            DepthLoss(params.loss.ssim_weight).to(device),
-            Batches(
-                shards["train"],
-                settings.batch_size,
-                device,
-                shuffle_seed=params.seed,
-                augmentation=augmentation,
-            ),
-            Batches(shards["val"], settings.batch_size, device),
-            TrainingOptions(
-                **settings.model_dump(exclude={"batch_size", "precision", "device"}),
-                bf16=choose_bf16(settings.precision, device),
-                log_every_steps=params.tracking.log_every_steps,
-            ),
-            run,
-            after_epoch,
-        )
-        for checkpoint in (paths.BEST_CHECKPOINT, paths.LAST_CHECKPOINT):
-            run.log_file(checkpoint, "checkpoints")
-        run.log_file(paths.HISTORY)
-        run.log_file(paths.PARAMS)
+        try:
+            train(
+                network,
+                DepthLoss(params.loss.ssim_weight).to(device),
+                Batches(
+                    shards["train"],
+                    settings.batch_size,
+                    device,
+                    shuffle_seed=params.seed,
+                    augmentation=augmentation,
+                ),
+                Batches(shards["val"], settings.batch_size, device),
+                TrainingOptions(
+                    **settings.model_dump(exclude={"batch_size", "precision", "device"}),
+                    bf16=choose_bf16(settings.precision, device),
+                    log_every_steps=params.tracking.log_every_steps,
+                ),
+                run,
+                after_epoch,
+            )
+        finally:
+            # Also after a NaN loss or Ctrl-C: the run keeps what earlier epochs made.
+            for path, folder in ARTIFACTS:
+                if path.is_file():
+                    run.log_file(path, folder)
 
 
 if __name__ == "__main__":

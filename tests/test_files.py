@@ -90,3 +90,34 @@ def test_what_is_not_json_is_refused_and_the_old_file_kept(tmp_path: Path, numbe
 def test_the_hash_is_sha256_of_the_bytes(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("writer", ["safetensors", "h5py"])
+def test_a_library_that_cannot_write_more_gives_the_systems_reason_and_leaves_nothing(
+    tmp_path: Path, writer: str
+) -> None:
+    # A limit on the size of files stands in for a full disk: the system refuses the same call.
+    script = """
+import resource, signal, sys
+from pathlib import Path
+import h5py, numpy as np
+from safetensors.numpy import save_file
+from pipeline.errors import reported_to_user
+from pipeline.files import written_whole
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+values = np.random.default_rng(0).random(500_000)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+with reported_to_user("stage"), written_whole(Path(sys.argv[2])) as partial:
+    if sys.argv[1] == "safetensors":
+        save_file({"values": values}, partial)
+    else:
+        with h5py.File(partial, "w") as file:
+            file["values"] = values
+"""
+    target = tmp_path / "target"
+    done = subprocess.run([sys.executable, "-c", script, writer, str(target)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: stage: File too large")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -143,6 +143,9 @@ def read_splits(path: Path, frames: int) -> dict[str, list[int]]:
     except Exception as error:  # scipy answers a damaged file with whatever breaks first, IndexError included
         raise PipelineError(f"{path} is no splits.mat with trainNdxs and testNdxs: {error}") from error
     check_splits(splits, frames, str(path))
+    for split, indices in splits.items():
+        if not indices:
+            raise PipelineError(f"{path} names no {split} frames; training and testing need at least one each")
     return splits
 
 

@@ -111,6 +111,11 @@ def write_shards(
     that has one is complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
+    if 2 * border >= min(source.size):
+        raise PipelineError(
+            f"preprocess.border is {border}, which leaves nothing of frames of {source.size} pixels"
+        )
     # A frame can belong to two splits: when every frame is trained on, the test frames are too.
     memberships: dict[int, list[str]] = {}
     for split in SPLITS:
@@ -238,7 +243,9 @@ def read_index(folder: Path) -> dict[str, Any]:
     try:
         index: dict[str, Any] = read_json(folder / INDEX)
     except ValueError as error:
-        raise PipelineError(f"{folder / INDEX} is damaged ({error}); run `dvc repro --force preprocess`") from error
+        raise PipelineError(
+            f"{folder / INDEX} is damaged ({error}); run `dvc repro --single-item --force preprocess`"
+        ) from error
     return index
 
 
@@ -247,4 +254,6 @@ def _map_shard(path: Path) -> tuple[Tensor, Tensor]:
         with safe_open(path, framework="pt") as shard:
             return shard.get_tensor("rgb_u8"), shard.get_tensor("depth_mm")
     except (OSError, SafetensorError) as error:
-        raise PipelineError(f"{path} is damaged ({error}); run `dvc repro --force preprocess`") from error
+        raise PipelineError(
+            f"{path} is damaged ({error}); run `dvc repro --single-item --force preprocess`"
+        ) from error

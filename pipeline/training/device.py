@@ -11,7 +11,9 @@ def choose_device(name: str) -> torch.device:
     """`auto` takes CUDA where there is one. Raises `PipelineError` if `cuda` is asked for and absent."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise PipelineError("train.device is cuda, but PyTorch sees no CUDA device; use auto or cpu")
+        raise PipelineError(
+            "the device is cuda, but PyTorch sees no CUDA device; set train.device or evaluate.device to auto"
+        )
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 

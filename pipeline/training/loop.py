@@ -118,8 +118,9 @@ def train(
             if validation.frames:
                 epoch.val_loss, epoch.val = validate(kept, loss, validation, options.bf16)
             history.append(epoch)
-            rmse = epoch.val.get("rmse", -math.inf)
-            is_best = rmse < best_rmse or not epoch.val
+            rmse = epoch.val.get("rmse", math.inf)
+            # The first epoch counts as best even if no validation frame has a valid pixel and its RMSE is NaN.
+            is_best = rmse < best_rmse or not epoch.val or number == 1
             if is_best:
                 best_rmse, best_epoch = rmse, number
             tracker.log_metrics(epoch.metrics(), step=number * len(training))
@@ -135,7 +136,7 @@ def _check_finite(network: nn.Module, epoch: int) -> None:
     if not all(torch.isfinite(values).all() for values in network.state_dict().values()):
         raise PipelineError(
             f"the weights became infinite or NaN in the last step of epoch {epoch}; "
-            "lower train.learning_rate or set train.gradient_clip_norm; the last checkpoints are kept"
+            "lower train.learning_rate or set train.gradient_clip_norm; checkpoints of earlier epochs are kept"
         )
 
 
@@ -158,7 +159,7 @@ def validate(network: nn.Module, loss: DepthLoss, frames: Batches, bf16: bool) -
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> LRScheduler:
-    """The learning rate by step: `constant`, `cosine` (to 0) or `onecycle` (Smith 2018: up for 25 %, down to 0)."""
+    """The learning rate by step: `constant`, `cosine` (to 0) or `onecycle` (Smith 2018: up, then to nearly 0)."""
     if name == "onecycle":
         peak = optimizer.param_groups[0]["lr"]
         # Without the spare step PyTorch raises on the call after the last one.
@@ -226,7 +227,7 @@ class _StepLosses:
             if not math.isfinite(row[0]):
                 raise PipelineError(
                     f"the loss became {row[0]} in epoch {self._epoch}, step {len(self._read)} of {self._steps}; "
-                    "lower train.learning_rate or set train.gradient_clip_norm; the last checkpoints are kept"
+                    "lower train.learning_rate or set train.gradient_clip_norm; earlier checkpoints are kept"
                 )
         means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
         self._tracker.log_metrics(

@@ -76,10 +76,13 @@ def merge(tree: dict[str, Any], changes: dict[str, Any]) -> None:
             tree[key] = value
 
 
+pytestmark = pytest.mark.skipif(
+    not (REPOSITORY / ".git").exists(), reason="this copy of the repository has no .git to clone from"
+)
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    if not (REPOSITORY / ".git").exists():
-        pytest.skip("this copy of the repository has no .git to clone from")
     clone = Clone(tmp_path_factory.mktemp("end-to-end") / "clone", SMALL)
     clone.run("dvc", "repro")
     return clone
