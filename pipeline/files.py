@@ -47,7 +47,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 def _as_os_error(error: Exception, path: Path) -> Exception:
     """safetensors and HDF5 wrap the system's refusals (disk full, file too large) in errors of their own."""
     number = re.search(r"(?:os error|errno =) (\d+)", str(error))
-    if (isinstance(error, OSError) and error.errno) or number is None:
+    if number is None:
         return error
     return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
 
