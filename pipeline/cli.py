@@ -67,7 +67,7 @@ def predict_images(images: Sequence[Path], out: Path, model: Path) -> None:
     with progress_bar(len(images), "predict", "image") as progress:
         for image in images:
             with open_image(image) as opened:
-                depth_m = predict_image(network, info.input_size, opened)
+                depth_m = predict_image(network, info, opened)
             write_depth(out, image.stem, depth_m)
             progress.update()
 

@@ -15,6 +15,7 @@ from pipeline.data.pixels import to_millimetres, to_unit_rgb
 from pipeline.errors import PipelineError
 from pipeline.evaluation.predictor import network_predictor
 from pipeline.files import written_whole
+from pipeline.model.checkpoint import CheckpointInfo
 
 
 def open_image(path: Path) -> Image.Image:
@@ -26,10 +27,10 @@ def open_image(path: Path) -> Image.Image:
         raise PipelineError(f"{path} cannot be read as an image: {error}") from error
 
 
-def predict_image(network: nn.Module, input_size: tuple[int, int], image: Image.Image) -> np.ndarray:
+def predict_image(network: nn.Module, info: CheckpointInfo, image: Image.Image) -> np.ndarray:
     """Depth in metres at the image's own size, (H, W) float32."""
     rgb = to_unit_rgb(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
-    prediction_m = network_predictor(network, input_size, border=0, device=torch.device("cpu"))(rgb)
+    prediction_m = network_predictor(network, info.input_size, info.border, torch.device("cpu"))(rgb)
     depth_m = interpolate(prediction_m, rgb.shape[-2:], mode="bilinear", align_corners=False)
     return depth_m[0, 0].numpy()
 

@@ -37,7 +37,7 @@ def main() -> None:
     checkpoint = paths.BEST_CHECKPOINT if settings.checkpoint == "best" else paths.LAST_CHECKPOINT
     network, info = load_network(checkpoint), read_checkpoint_info(checkpoint)
     index = read_index(paths.SHARDS)
-    predict = network_predictor(network, info.input_size, index["border"], device)
+    predict = network_predictor(network, info.input_size, info.border, device)
     mean_m = mean_training_depth()
 
     with Run.attach(read_json(paths.RUN)["run_id"]) as run, open_source(paths.RAW) as source:

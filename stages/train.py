@@ -56,6 +56,7 @@ def main() -> None:
                 architecture=options["architecture"],
                 options={key: value for key, value in options.items() if key != "architecture"},
                 input_size=shards["train"].size,
+                border=index["border"],
                 epoch=epoch.epoch,
                 val_rmse=epoch.val.get("rmse"),
                 data_fingerprint=index["fingerprint"],

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.inference import open_image, predict_image, write_depth
+from pipeline.model.checkpoint import CheckpointInfo
+
+INFO = CheckpointInfo("unet", {}, (32, 40), 1, 1, None, "", "", None)
 
 
 class Red(nn.Module):
@@ -27,7 +30,7 @@ def test_the_prediction_has_the_size_of_the_image_and_the_network_sees_its_own(s
     network = Red()
     picture = np.zeros((*size, 3), np.uint8)
     picture[..., 0] = 51
-    depth_m = predict_image(network, (32, 40), Image.fromarray(picture))
+    depth_m = predict_image(network, INFO, Image.fromarray(picture))
     assert depth_m.shape == size
     assert network.size == (32, 40)
     np.testing.assert_allclose(depth_m, 1 + 8 * 0.2, rtol=1e-6)

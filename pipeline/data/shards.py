@@ -7,6 +7,7 @@ names every frame with its scene and copy, and every shard with its size and has
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ def write_shards(
             **facts,
             "height": height,
             "width": width,
-            "border": border,
+            "border": math.ceil(max(border * new / old for new, old in zip(size, source.size, strict=True))),
             "fingerprint": _fingerprint(shard for writer in writers.values() for shard in writer.shards),
             "splits": {
                 split: {

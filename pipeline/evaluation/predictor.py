@@ -14,16 +14,16 @@ def network_predictor(
 ) -> Predictor:
     """Predict frames the way the network was trained on them.
 
-    The predictor takes (n, 3, H, W) RGB in [0, 1]; it fills the `border` of the frames that training left out,
-    averages them down to `input_size` (height, width) and returns (n, 1, *input_size) metres, which cover the
-    whole frame.
+    The predictor takes (n, 3, H, W) RGB in [0, 1], averages it down to `input_size` (height, width) and returns
+    (n, 1, *input_size) metres, which cover the whole frame. The `border` of the input that training left out is
+    filled from the nearest pixel inside, before and after: untrained, the network predicts anything there.
     """
     network = network.to(device).eval()
 
     def predict(rgb: Tensor) -> Tensor:
         with torch.inference_mode():
-            small = resize_rgb(fill_border(rgb.to(device), border), input_size)
+            small = fill_border(resize_rgb(rgb.to(device), input_size), border)
             prediction_m: Tensor = network(small)
-            return prediction_m.cpu()
+            return fill_border(prediction_m, border).cpu()
 
     return predict

@@ -24,6 +24,8 @@ class CheckpointInfo:
     options: dict[str, Any]
     input_size: tuple[int, int]
     """(height, width) of the frames that it was trained on"""
+    border: int
+    """pixels at each edge of the input that were not trained on; predictions there are not to be used"""
     epoch: int
     val_rmse: float | None
     """metres, mean over the validation frames; None without validation frames"""

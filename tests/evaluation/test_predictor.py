@@ -23,11 +23,22 @@ class Seen(nn.Module):
 def test_the_network_sees_the_frame_without_its_border_averaged_to_its_own_size() -> None:
     rgb = np.random.default_rng(0).random((2, 3, 24, 32)).astype(np.float32)
     network = Seen()
-    prediction_m = network_predictor(network, (12, 16), border=4, device=CPU)(torch.from_numpy(rgb))
-    filled = np.pad(rgb[..., 4:-4, 4:-4], ((0, 0), (0, 0), (4, 4), (4, 4)), mode="edge")
-    expected = filled.reshape(2, 3, 12, 2, 16, 2).mean(axis=(3, 5))
+    network_predictor(network, (12, 16), border=2, device=CPU)(torch.from_numpy(rgb))
+    small = rgb.reshape(2, 3, 12, 2, 16, 2).mean(axis=(3, 5))
+    expected = np.pad(small[..., 2:-2, 2:-2], ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge")
     np.testing.assert_allclose(network.rgb.numpy(), expected, atol=1e-6)
-    np.testing.assert_array_equal(prediction_m.numpy(), network.rgb[:, :1].numpy())
+
+
+class Rows(nn.Module):
+    """Answers with the number of the row."""
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        return torch.arange(float(rgb.shape[-2]))[None, None, :, None].expand(len(rgb), 1, -1, rgb.shape[-1])
+
+
+def test_what_the_network_says_of_the_untrained_border_is_not_used() -> None:
+    prediction_m = network_predictor(Rows(), (12, 16), border=2, device=CPU)(torch.rand(1, 3, 24, 32))
+    assert prediction_m[0, 0, :, 0].tolist() == [2, 2, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9]
 
 
 def test_predicting_is_done_in_eval_mode_and_without_gradients() -> None:

@@ -20,6 +20,7 @@ INFO = CheckpointInfo(
     architecture="unet",
     options={"width": 4, "max_depth_m": 8.5},
     input_size=(48, 64),
+    border=1,
     epoch=7,
     val_rmse=0.6543210987654321,
     data_fingerprint="f" * 64,
