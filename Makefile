@@ -15,8 +15,9 @@ setup: $(READY) ## make the environment in .venv
 repro: .git $(READY) ## run the pipeline: fetch, preprocess, train, evaluate, report
 	@dvc repro
 
-nyu: .git $(READY) ## the same on the official NYU Depth v2 file, downloaded first (2.97 GB)
-	@dvc exp run -S fetch.source=nyu_v2 -S train.epochs=100
+nyu: .git $(READY) ## train on the official NYU Depth v2 file, downloaded first (2.97 GB)
+	@dvc exp run -S fetch.source=nyu_v2 -S preprocess.val_fraction=0 -S augment.at=step -S train.epochs=40 \
+	  -S train.learning_rate=0.0005 -S train.schedule=onecycle -S train.weight_decay=0.01 -S train.ema_decay=0.99
 
 ui: $(READY) ## browse the experiments in MLflow's UI
 	@depth ui
