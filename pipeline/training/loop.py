@@ -92,6 +92,8 @@ def train(
     it is the best so far by validation RMSE (always, without validation frames). A loss that is not finite
     raises `PipelineError` naming epoch and step; what `after_epoch` kept before stays.
     """
+    # Convolutions are up to a third faster with the channels innermost; `_forward` does the same to the images.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     steps = options.epochs * len(training)
     schedule = make_schedule(optimizer, options.schedule, steps)
