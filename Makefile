@@ -16,7 +16,7 @@ repro: .git $(READY) ## run the pipeline: fetch, preprocess, train, evaluate, re
 	@dvc repro
 
 nyu: .git $(READY) ## train on the official NYU Depth v2 file, downloaded first (2.97 GB)
-	@dvc exp run -S fetch.source=nyu_v2 -S preprocess.val_fraction=0 -S augment.at=step -S train.epochs=40 \
+	@dvc exp run -S fetch.source=nyu_v2 -S augment.at=step -S train.epochs=60 \
 	  -S train.learning_rate=0.0005 -S train.schedule=onecycle -S train.weight_decay=0.01 -S train.ema_decay=0.99
 
 ui: $(READY) ## browse the experiments in MLflow's UI
