@@ -21,7 +21,7 @@ def test_cpu_is_the_cpu_also_where_there_is_cuda(monkeypatch: pytest.MonkeyPatch
 
 def test_cuda_that_is_not_there_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(PipelineError, match=r"train\.device is cuda.*use auto or cpu"):
+    with pytest.raises(PipelineError, match=r"device is cuda.*set train\.device or evaluate\.device to auto"):
         choose_device("cuda")
 
 
