@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import PipelineError
+
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
@@ -63,7 +65,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The content of a file that a stage wrote. Raises `PipelineError` if it is no JSON any more."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PipelineError(f"{path} is damaged ({error}); delete it and run `dvc repro`") from error
 
 
 def sha256_of(path: Path) -> str:

@@ -68,7 +68,8 @@ class Fetch(Section):
 
 class Preprocess(Section):
     height: Annotated[int, Field(ge=32, le=480)]
-    width: Annotated[int, Field(ge=32, le=640)]
+    # Not 32 by 32: one such frame leaves the deepest batch normalisation a single value.
+    width: Annotated[int, Field(ge=64, le=640)]
     border: Annotated[int, Field(ge=0, le=64)]
     split: Literal["official", "all"]
     val_fraction: Annotated[float, Field(ge=0, le=0.5)]

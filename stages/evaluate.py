@@ -27,7 +27,7 @@ from pipeline.model.checkpoint import load_network, read_checkpoint_info
 from pipeline.model.network import count_parameters
 from pipeline.params import load_params
 from pipeline.tracking import Run
-from pipeline.training.device import choose_device
+from pipeline.training.device import choose_device, memory_shortage_told
 
 
 def main() -> None:
@@ -40,7 +40,8 @@ def main() -> None:
     predict = network_predictor(network, info.input_size, info.border, device)
     mean_m = mean_training_depth()
 
-    with Run.attach(read_json(paths.RUN)["run_id"]) as run, open_source(paths.RAW) as source:
+    memory = memory_shortage_told("evaluate.batch_size")
+    with Run.attach(read_json(paths.RUN)["run_id"]) as run, memory, open_source(paths.RAW) as source:
         frames, test = source.frames, source.splits["test"]
         evaluation = evaluate_on_source(
             predict, lambda rgb: mean_m.expand(len(rgb), -1, -1, -1), frames, test, settings.batch_size

@@ -17,7 +17,7 @@ from pipeline.model.losses import DepthLoss
 from pipeline.model.network import build_network
 from pipeline.params import load_params
 from pipeline.tracking import Run
-from pipeline.training.device import choose_bf16, choose_device
+from pipeline.training.device import choose_bf16, choose_device, memory_shortage_told
 from pipeline.training.loop import Epoch, TrainingOptions, train
 
 ARTIFACTS = (
@@ -43,7 +43,8 @@ def main() -> None:
     environment = describe_environment(str(device))
     tags = {"data.fingerprint": index["fingerprint"], "trained_on": index["trained_on"], **environment}
 
-    with Run.start(params.tracking.experiment, params.model_dump(), tags) as run:
+    memory = memory_shortage_told("train.batch_size, or preprocess.height and width")
+    with Run.start(params.tracking.experiment, params.model_dump(), tags) as run, memory:
         write_json(
             paths.RUN,
             {"run_id": run.run_id, "experiment": params.tracking.experiment, "environment": environment},

@@ -241,12 +241,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """The content of the folder's index."""
     if not (folder / INDEX).is_file():
         raise PipelineError(f"{folder / INDEX} does not exist; run the preprocess stage first")
-    try:
-        index: dict[str, Any] = read_json(folder / INDEX)
-    except ValueError as error:
-        raise PipelineError(
-            f"{folder / INDEX} is damaged ({error}); run `dvc repro --single-item --force preprocess`"
-        ) from error
+    index: dict[str, Any] = read_json(folder / INDEX)
     return index
 
 

@@ -17,6 +17,12 @@ It leaves the function as it is and lets each of Adam's steps turn a filter 14 t
 At a learning rate of 1e-4 a gain of 1 memorised 60 rendered rooms and was no better than the mean depth map on
 unseen ones after 15 epochs; a gain of 0.1 was 10 % better.
 """
+HEAD_GAIN = 0.07
+"""Gain of Xavier's initialisation for the last convolution: training starts from one depth everywhere, 2.7 m.
+
+With a gain of 1 it starts from noise of several metres around an offset that depends on the seed. On NYU's frames
+seeds then differed in training MSE by 1.09 to 1.49 m² after 12 epochs; now by 1.15 to 1.19.
+"""
 
 
 def build_network(architecture: str, **options: float) -> nn.Module:
@@ -71,6 +77,7 @@ class UNet(nn.Module):
                     nn.init.xavier_uniform_(layer.weight, gain)
                     if layer.bias is not None:
                         nn.init.zeros_(layer.bias)
+        nn.init.xavier_uniform_(self.head.weight, HEAD_GAIN)
 
     def forward(self, rgb: Tensor) -> Tensor:
         height, width = rgb.shape[-2:]

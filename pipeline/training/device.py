@@ -1,6 +1,9 @@
-"""Which device trains, and in which precision."""
+"""Which device computes, in which precision, and what to do when its memory runs out."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -22,3 +25,17 @@ def choose_bf16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return precision == "bf16"
+
+
+@contextlib.contextmanager
+def memory_shortage_told(keys: str) -> Iterator[None]:
+    """Raise `PipelineError` that says to lower `keys` when memory runs out, on the device or beside it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # CUDA has a class of its own for it, the CPU's allocator only a text.
+        if isinstance(error, RuntimeError) and not (
+            isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        ):
+            raise
+        raise PipelineError(f"out of memory; lower {keys}") from error

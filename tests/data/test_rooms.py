@@ -112,7 +112,8 @@ def test_every_depth_is_between_half_a_metre_and_ten(rooms: tuple[Path, Path]) -
     assert depth_m.min() >= 0.5
     assert depth_m.max() <= 10.0
     medians = np.median(depth_m, axis=(1, 2))
-    assert 2.0 < np.median(medians) < 4.5
+    # NYU has 2.7 m; here cameras look across the whole room, a metre farther.
+    assert 3.2 < np.median(medians) < 4.2
     np.testing.assert_array_equal(depth_m * 4096, np.rint(depth_m * 4096))
 
 

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.model.network import NORMALISED_GAIN, build_network, count_parameters
+from pipeline.model.network import HEAD_GAIN, NORMALISED_GAIN, build_network, count_parameters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY: dict[str, Any] = {"width": 4, "max_depth_m": 10.0}
@@ -110,13 +110,23 @@ def test_every_convolution_starts_with_xavier_uniform_weights_and_no_bias() -> N
         outputs, inputs, *kernel = weight.shape
         bound = math.sqrt(6 / ((inputs + outputs) * math.prod(kernel)))
         largest = np.abs(weight).max()
-        gain = NORMALISED_GAIN if module in under_normalisation else 1.0
+        gain = NORMALISED_GAIN if module in under_normalisation else HEAD_GAIN if name == "head" else 1.0
         # Uniform from end to end: a normal distribution, or fan-in instead of both fans, would not fit.
         assert 0.95 * gain * bound < largest <= gain * bound * (1 + 1e-6), name
         assert weight.std() == pytest.approx(gain * bound / math.sqrt(3), rel=0.1), name
         assert abs(weight.mean()) < 5 * gain * bound / math.sqrt(3 * weight.size), name
         if module.bias is not None:
             assert not module.bias.any(), name
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_training_starts_from_one_depth_everywhere_whatever_the_seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    network = build_network("unet", width=16, max_depth_m=10.0)
+    with torch.no_grad():
+        depth_m = network(torch.rand(4, 3, 64, 96))  # in training mode: batch statistics
+    assert abs(float(depth_m.mean()) - 10 / (1 + math.e)) < 0.25
+    assert float(depth_m.std()) < 0.25
 
 
 def test_one_seed_gives_one_network() -> None:

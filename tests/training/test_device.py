@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.training.device import choose_bf16, choose_device
+from pipeline.training.device import choose_bf16, choose_device, memory_shortage_told
 
 
 def test_auto_takes_cuda_exactly_where_there_is_one() -> None:
@@ -34,3 +34,16 @@ def test_the_cpu_computes_in_bf16_only_when_asked(precision: str, bf16: bool) ->
 def test_auto_is_bf16_on_cuda_that_has_it(monkeypatch: pytest.MonkeyPatch, supported: bool, bf16: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
     assert choose_bf16("auto", torch.device("cuda")) is bf16
+
+
+def test_memory_that_runs_out_is_told_with_what_to_lower() -> None:
+    with (
+        pytest.raises(PipelineError, match=r"out of memory; lower train\.batch_size"),
+        memory_shortage_told("train.batch_size"),
+    ):
+        torch.empty(2**55)
+
+
+def test_another_error_passes_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match="shape"), memory_shortage_told("train.batch_size"):
+        torch.zeros(2).view(3)

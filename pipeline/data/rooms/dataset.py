@@ -8,6 +8,7 @@ import signal
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,6 +145,11 @@ def _rendered(tasks: list[SceneTask], workers: int | None) -> Iterator[list[Pack
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    except BrokenProcessPool as error:
+        raise PipelineError(
+            f"rooms: one of {workers} rendering processes was killed, perhaps for want of memory; "
+            "free some and start again"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
