@@ -44,10 +44,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     ui.add_argument("--port", type=int, default=5000, help="port on loopback (default: %(default)s)")
 
+    commands.add_parser(
+        "sync",
+        help="give every DVC experiment its MLflow run",
+        description="Make the MLflow runs of DVC experiments that DVC restored from its cache, complete those that "
+        "lack reused stages, and send what was kept while the server could not be reached.",
+    )
+    prune = commands.add_parser(
+        "prune",
+        help="delete the MLflow runs of removed DVC experiments",
+        description="Show the runs of this clone whose DVC experiment was removed or that a later attempt has "
+        "replaced; with --yes delete them for good, with their artifacts.",
+    )
+    prune.add_argument("--yes", action="store_true", help="delete what is shown")
+
     options = parser.parse_args(arguments)
     with reported_to_user(f"depth {options.command}"):
         if options.command == "predict":
             predict_images(options.images, options.out, options.model)
+        elif options.command == "sync":
+            sync_runs()
+        elif options.command == "prune":
+            prune_runs(options.yes)
         else:
             serve_ui(options.port)
 
@@ -70,6 +88,36 @@ def predict_images(images: Sequence[Path], out: Path, model: Path) -> None:
                 depth_m = predict_image(network, info, opened)
             write_depth(out, image.stem, depth_m)
             progress.update()
+
+
+def sync_runs() -> None:
+    from pipeline.experiments import files_of, list_experiments
+    from pipeline.tracking.sync import sync
+
+    synced = sync(list_experiments(), files_of)
+    for what, names in (("made", synced.made), ("completed", synced.completed)):
+        if names:
+            print(f"{what} the run of {', '.join(names)}")
+    if synced.sent:
+        print(f"sent what was kept of {synced.sent} {'run' if synced.sent == 1 else 'runs'}")
+    if not (synced.made or synced.completed or synced.sent):
+        print("every DVC experiment has its complete run")
+
+
+def prune_runs(yes: bool) -> None:
+    from pipeline.experiments import list_experiments
+    from pipeline.tracking.sync import delete_for_good, find_leftovers
+
+    leftovers = find_leftovers(list_experiments())
+    for leftover in leftovers:
+        print(f"{leftover.run_id}  {leftover.name}  ({leftover.reason})")
+    if not leftovers:
+        print("no run is left over")
+    elif yes:
+        delete_for_good(leftovers)
+        print(f"deleted {len(leftovers)} runs with their artifacts")
+    else:
+        print(f"`depth prune --yes` deletes these {len(leftovers)} runs for good")
 
 
 def serve_ui(port: int) -> None:

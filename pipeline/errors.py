@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -12,23 +13,43 @@ class PipelineError(Exception):
     """Something the user can mend. Its text is one line that names the key, file or frame."""
 
 
+class Terminated(BaseException):
+    """A signal asks this process to end. Like Ctrl-C it unwinds what is open, so that nothing is left half-done."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
 @contextlib.contextmanager
 def reported_to_user(command: str) -> Iterator[None]:
     """Turn an expected failure into one line on stderr and a non-zero exit status.
 
-    Expected are `PipelineError`, an operating-system refusal (disk full, no permission) and Ctrl-C.
-    Anything else is a defect of the program and keeps its traceback.
+    Expected are `PipelineError`, an operating-system refusal (disk full, no permission), Ctrl-C, a polite kill
+    and a closed terminal. Anything else is a defect of the program and keeps its traceback.
     """
+    before = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     except PipelineError as error:
         _leave(f"{command}: {error}", 1)
     except KeyboardInterrupt:
         _leave(f"{command}: interrupted", 130)
+    except Terminated as error:
+        _leave(f"{command}: ended by {error}", 128 + error.number)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         hint = "; free some space and start again" if error.errno == errno.ENOSPC else ""
         _leave(f"{command}: {error.strerror or error}{where}{hint}", 1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminate(number: int, _frame: object) -> None:
+    # Once is enough: process groups and impatient parents send it again while things are closed.
+    signal.signal(number, signal.SIG_IGN)
+    raise Terminated(number)
 
 
 def _leave(line: str, status: int) -> None:

@@ -118,6 +118,7 @@ class Report(Section):
 
 class Tracking(Section):
     experiment: Annotated[str, Field(min_length=1)]
+    group: Annotated[str, Field(min_length=1)] | None
     log_every_steps: Count
 
 

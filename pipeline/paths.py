@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
 
 RAW = Path("data/raw")
 RAW_MAT = RAW / "nyu_depth_v2_labeled.mat"
@@ -16,6 +17,7 @@ RAW_SOURCE = RAW / "source.json"
 """Which of them it is, and how to read it."""
 
 SHARDS = Path("data/shards")
+SHARDS_INDEX = SHARDS / "index.json"
 
 BEST_CHECKPOINT = Path("models/best.safetensors")
 LAST_CHECKPOINT = Path("models/last.safetensors")

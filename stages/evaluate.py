@@ -22,11 +22,11 @@ from pipeline.evaluation.evaluator import (
     save_examples,
 )
 from pipeline.evaluation.predictor import network_predictor
-from pipeline.files import read_json, write_json, written_whole
+from pipeline.files import write_json, written_whole
 from pipeline.model.checkpoint import load_network, read_checkpoint_info
 from pipeline.model.network import count_parameters
 from pipeline.params import load_params
-from pipeline.tracking import Run
+from pipeline.tracking import stage_run
 from pipeline.training.device import choose_device, memory_shortage_told
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     mean_m = mean_training_depth()
 
     memory = memory_shortage_told("evaluate.batch_size")
-    with Run.attach(read_json(paths.RUN)["run_id"]) as run, memory, open_source(paths.RAW) as source:
+    with stage_run("evaluate", params.model_dump()), memory, open_source(paths.RAW) as source:
         frames, test = source.frames, source.splits["test"]
         evaluation = evaluate_on_source(
             predict, lambda rgb: mean_m.expand(len(rgb), -1, -1, -1), frames, test, settings.batch_size
@@ -82,10 +82,6 @@ def main() -> None:
                 "width": width,
             },
         )
-        for name, summary in summaries.items():
-            run.log_metrics({f"test/{name}/{key}": value for key, value in summary.items()})
-        for path in (paths.METRICS, paths.PER_IMAGE):
-            run.log_file(path)
 
 
 def mean_training_depth() -> torch.Tensor:

@@ -13,14 +13,17 @@ from pipeline.data.source import describe_source
 from pipeline.errors import PipelineError, reported_to_user
 from pipeline.files import link_or_copy
 from pipeline.params import Fetch, File, load_params
+from pipeline.tracking import stage_run
 
 
 def main() -> None:
-    fetch = load_params().fetch
-    paths.RAW.mkdir(parents=True, exist_ok=True)
-    FETCHERS[fetch.source](fetch)
-    depth_scale = fetch.folder.depth_scale if fetch.source == "folder" else None
-    describe_source(paths.RAW_SOURCE, fetch.source, depth_scale)
+    params = load_params()
+    fetch = params.fetch
+    with stage_run("fetch", params.model_dump()):
+        paths.RAW.mkdir(parents=True, exist_ok=True)
+        FETCHERS[fetch.source](fetch)
+        depth_scale = fetch.folder.depth_scale if fetch.source == "folder" else None
+        describe_source(paths.RAW_SOURCE, fetch.source, depth_scale)
 
 
 def fetch_rooms(fetch: Fetch) -> None:

@@ -9,13 +9,14 @@ from pipeline.data.source import open_source
 from pipeline.data.splits import TRAINED_ON, carve_validation, use_every_frame
 from pipeline.errors import reported_to_user
 from pipeline.params import load_params
+from pipeline.tracking import stage_run
 
 
 def main() -> None:
     params = load_params()
     settings, augment = params.preprocess, params.augment
     in_shards = augment.at == "shards" and augment.copies > 0
-    with open_source(paths.RAW) as source:
+    with stage_run("preprocess", params.model_dump()), open_source(paths.RAW) as source:
         if settings.split == "all":
             splits = use_every_frame(source.splits)
         else:

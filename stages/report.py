@@ -15,29 +15,28 @@ from pipeline.params import load_params
 from pipeline.reporting.figures import draw_figures
 from pipeline.reporting.html import render_report
 from pipeline.reporting.inputs import Predictions, ReportInputs
-from pipeline.tracking import Run
+from pipeline.tracking import stage_run
 
 
 def main() -> None:
     params = load_params()
-    origin = read_json(paths.RUN)
-    inputs = ReportInputs(
-        title=params.report.title,
-        metrics=read_json(paths.METRICS),
-        per_image=pd.read_csv(paths.PER_IMAGE, dtype={"frame": str}),
-        history=pd.read_csv(paths.HISTORY),
-        predictions=read_predictions(),
-        params=params.model_dump(),
-        environment=origin["environment"],
-        data_fingerprint=read_index(paths.SHARDS)["fingerprint"],
-        run_id=origin["run_id"],
-    )
-    for name, png in draw_figures(inputs).items():
-        with written_whole(paths.FIGURES / f"{name}.png") as partial:
-            partial.write_bytes(png)
-    write_text(paths.REPORT, render_report(inputs))
-    with Run.attach(origin["run_id"]) as run:
-        run.log_file(paths.REPORT)
+    with stage_run("report", params.model_dump()):
+        origin = read_json(paths.RUN)
+        inputs = ReportInputs(
+            title=params.report.title,
+            metrics=read_json(paths.METRICS),
+            per_image=pd.read_csv(paths.PER_IMAGE, dtype={"frame": str}),
+            history=pd.read_csv(paths.HISTORY),
+            predictions=read_predictions(),
+            params=params.model_dump(),
+            environment=origin["environment"],
+            data_fingerprint=read_index(paths.SHARDS)["fingerprint"],
+            run_id=origin["run_id"],
+        )
+        for name, png in draw_figures(inputs).items():
+            with written_whole(paths.FIGURES / f"{name}.png") as partial:
+                partial.write_bytes(png)
+        write_text(paths.REPORT, render_report(inputs))
 
 
 def read_predictions() -> Predictions:

@@ -16,16 +16,11 @@ from pipeline.model.checkpoint import CheckpointInfo, save_checkpoint
 from pipeline.model.losses import DepthLoss
 from pipeline.model.network import build_network
 from pipeline.params import load_params
-from pipeline.tracking import Run
+from pipeline.tracking import stage_run
+from pipeline.tracking.pictures import SamplePictures
 from pipeline.training.device import choose_bf16, choose_device, memory_shortage_told
-from pipeline.training.loop import Epoch, TrainingOptions, train
-
-ARTIFACTS = (
-    (paths.BEST_CHECKPOINT, "checkpoints"),
-    (paths.LAST_CHECKPOINT, "checkpoints"),
-    (paths.HISTORY, None),
-    (paths.PARAMS, None),
-)
+from pipeline.training.history import Epoch
+from pipeline.training.loop import TrainingOptions, train
 
 
 def main() -> None:
@@ -40,11 +35,12 @@ def main() -> None:
     torch.manual_seed(params.seed)
     options = params.network.model_dump()
     network = build_network(**options).to(device)
+    pictures = SamplePictures(shards["val"], shards["train"], settings.epochs, device)
     environment = describe_environment(str(device))
-    tags = {"data.fingerprint": index["fingerprint"], "trained_on": index["trained_on"], **environment}
 
     memory = memory_shortage_told("train.batch_size, or preprocess.height and width")
-    with Run.start(params.tracking.experiment, params.model_dump(), tags) as run, memory:
+    with stage_run("train", params.model_dump()) as run, memory:
+        run.set_tags(environment)
         write_json(
             paths.RUN,
             {"run_id": run.run_id, "experiment": params.tracking.experiment, "environment": environment},
@@ -69,32 +65,27 @@ def main() -> None:
                 save_checkpoint(paths.BEST_CHECKPOINT, network, info)
             with written_whole(paths.HISTORY) as partial:
                 pd.DataFrame([epoch.row() for epoch in history]).to_csv(partial, index=False)
+            pictures.log(run, network, epoch.epoch, epoch.step)
 
-        try:
-            train(
-                network,
-                DepthLoss(params.loss.ssim_weight).to(device),
-                Batches(
-                    shards["train"],
-                    settings.batch_size,
-                    device,
-                    shuffle_seed=params.seed,
-                    augmentation=augmentation,
-                ),
-                Batches(shards["val"], settings.batch_size, device),
-                TrainingOptions(
-                    **settings.model_dump(exclude={"batch_size", "precision", "device"}),
-                    bf16=choose_bf16(settings.precision, device),
-                    log_every_steps=params.tracking.log_every_steps,
-                ),
-                run,
-                after_epoch,
-            )
-        finally:
-            # Also after a NaN loss or Ctrl-C: the run keeps what earlier epochs made.
-            for path, folder in ARTIFACTS:
-                if path.is_file():
-                    run.log_file(path, folder)
+        train(
+            network,
+            DepthLoss(params.loss.ssim_weight).to(device),
+            Batches(
+                shards["train"],
+                settings.batch_size,
+                device,
+                shuffle_seed=params.seed,
+                augmentation=augmentation,
+            ),
+            Batches(shards["val"], settings.batch_size, device),
+            TrainingOptions(
+                **settings.model_dump(exclude={"batch_size", "precision", "device"}),
+                bf16=choose_bf16(settings.precision, device),
+                log_every_steps=params.tracking.log_every_steps,
+            ),
+            run,
+            after_epoch,
+        )
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ PLUMBING = {
     "pipeline/params.py",
     "pipeline/paths.py",
     "pipeline/progress.py",
-    "pipeline/tracking.py",
+    "pipeline/tracking",
     "pipeline/training/tracker.py",
 }
-"""Changes no result, so an edit re-runs nothing."""
+"""Changes no result, so an edit re-runs nothing, here and in what only these import."""
 
 
 def leaves(tree: dict, prefix: str = "") -> Iterator[str]:
@@ -57,8 +57,13 @@ def reachable_files(file: str) -> set[str]:
     while waiting:
         current = waiting.pop()
         seen.add(current)
-        waiting |= imported_files(current) - seen
-    return seen
+        if not is_plumbing(current):
+            waiting |= imported_files(current) - seen
+    return {file for file in seen if not is_plumbing(file)}
+
+
+def is_plumbing(file: str) -> bool:
+    return any(file == plumbing or file.startswith(f"{plumbing}/") for plumbing in PLUMBING)
 
 
 def listed_files(stage: str) -> set[str]:
@@ -97,12 +102,12 @@ def test_a_stage_lists_the_parameters_that_its_code_reads(stage: str) -> None:
             or (isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "load_params")
         )
     } & set(PARAMS)
-    assert read <= set(STAGES[stage]["params"])
+    assert read <= {name.split(".")[0] for name in STAGES[stage]["params"]}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_exactly_the_code_that_it_runs(stage: str) -> None:
-    assert listed_files(stage) == without_package_files(reachable_files(f"stages/{stage}.py")) - PLUMBING
+    assert listed_files(stage) == without_package_files(reachable_files(f"stages/{stage}.py"))
 
 
 @pytest.mark.parametrize("stage", STAGES)

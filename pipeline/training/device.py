@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import fcntl
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
@@ -18,6 +22,39 @@ def choose_device(name: str) -> torch.device:
             "the device is cuda, but PyTorch sees no CUDA device; set train.device or evaluate.device to auto"
         )
     return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def claim_device(name: str, locks: Path) -> torch.device:
+    """As `choose_device`, but with `auto` a GPU that no other training uses, until this process ends.
+
+    locks: the folder in which the trainings of this repository tell each other which GPUs they use.
+    """
+    device = choose_device(name)
+    if name == "auto" and device.type == "cuda":
+        # By their own names: an index means another GPU where CUDA_VISIBLE_DEVICES differs.
+        cards = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+        device = torch.device("cuda", claim_first(cards, locks))
+        torch.cuda.set_device(device)
+    return device
+
+
+def claim_first(cards: Sequence[str], locks: Path) -> int:
+    """The index of the first card that nobody holds; where all are held, of the first that one training holds, …
+
+    A card has a lock file for its first training, another for its second, and so on. Locks end with their process,
+    however it ends.
+    """
+    locks.mkdir(parents=True, exist_ok=True)
+    for place in itertools.count():
+        for index, card in enumerate(cards):
+            # The descriptor is left open on purpose: the lock lasts as long.
+            handle = os.open(locks / f"{card}.{place}", os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return index
+            except BlockingIOError:
+                os.close(handle)
+    raise AssertionError
 
 
 def choose_bf16(precision: str, device: torch.device) -> bool:

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import depth_errors
 from pipeline.model.losses import DepthLoss
 from pipeline.progress import progress_bar
+from pipeline.training.history import Epoch
 from pipeline.training.tracker import Tracker
 
 LOSSES = ("total", "mse", "ssim")
@@ -42,42 +43,6 @@ class TrainingOptions:
     early_stopping_epochs: int
     bf16: bool
     log_every_steps: int
-
-
-@dataclass
-class Epoch:
-    """One row of the history. Validation values are absent when there are no validation frames."""
-
-    epoch: int
-    """1 for the first"""
-    seconds: float
-    learning_rate: float
-    frames_per_s: float
-    train_loss: dict[str, float]
-    val_loss: dict[str, float] = field(default_factory=dict)
-    val: dict[str, float] = field(default_factory=dict)
-
-    def row(self) -> dict[str, float]:
-        """As a flat row of history.csv."""
-        return {
-            "epoch": self.epoch,
-            "seconds": self.seconds,
-            "learning_rate": self.learning_rate,
-            "frames_per_s": self.frames_per_s,
-            **{f"train_loss_{name}": value for name, value in self.train_loss.items()},
-            **{f"val_loss_{name}": value for name, value in self.val_loss.items()},
-            **{f"val_{name}": value for name, value in self.val.items()},
-        }
-
-    def metrics(self) -> dict[str, float]:
-        """Under the names that MLflow shows."""
-        return {
-            "train/learning_rate": self.learning_rate,
-            "train/frames_per_s": self.frames_per_s,
-            **{f"train/epoch_loss/{name}": value for name, value in self.train_loss.items()},
-            **{f"val/loss/{name}": value for name, value in self.val_loss.items()},
-            **{f"val/{name}": value for name, value in self.val.items()},
-        }
 
 
 def train(
@@ -121,7 +86,8 @@ def train(
             if average is not None:
                 _estimate_statistics(kept, training, number)
             _check_finite(kept, number)
-            epoch = Epoch(number, seconds, learning_rate, training.frames / seconds, train_loss)
+            done = number * len(training)
+            epoch = Epoch(number, done, seconds, learning_rate, training.frames / seconds, train_loss)
             if validation.frames:
                 epoch.val_loss, epoch.val = validate(kept, loss, validation, options.bf16)
             history.append(epoch)
@@ -130,7 +96,7 @@ def train(
             is_best = rmse < best_rmse or not epoch.val or number == 1
             if is_best:
                 best_rmse, best_epoch = rmse, number
-            tracker.log_metrics(epoch.metrics(), step=number * len(training))
+            tracker.log_metrics(epoch.metrics(), step=epoch.step)
             after_epoch(epoch, kept, is_best)
             progress.set_postfix_str(_summary(epoch, options.epochs))
             if 0 < options.early_stopping_epochs <= number - best_epoch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ DEPTH_MM = RANDOM.integers(500, 10_000, (FRAMES, HEIGHT, WIDTH)).astype(np.uint1
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's repository; the stage works in a copy of it, as under `dvc exp run --temp`."""
     repository, copy = tmp_path / "repository", tmp_path / "copy"
     repository.mkdir()
     copy.mkdir()
+    shutil.copy(empty_store, repository / "mlflow.db")
     monkeypatch.setenv("DVC_ROOT", str(repository))
     monkeypatch.chdir(copy)
     return repository

@@ -226,13 +226,14 @@ def test_a_row_of_the_history_holds_loss_components_validation_and_speed(folder:
     row = history[1].row()
     assert set(row) == {
         "epoch",
+        "step",
         "seconds",
         "learning_rate",
         "frames_per_s",
         *(f"{part}_loss_{name}" for part in ("train", "val") for name in ("total", "mse", "ssim")),
         *(f"val_{name}" for name in ("rmse", "delta1", "delta2", "delta3")),
     }
-    assert row["epoch"] == 2
+    assert (row["epoch"], row["step"]) == (2, 2 * STEPS)
     assert row["frames_per_s"] == pytest.approx(TRAIN / row["seconds"])
     for part in ("train", "val"):
         total, mse, ssim = (row[f"{part}_loss_{name}"] for name in ("total", "mse", "ssim"))

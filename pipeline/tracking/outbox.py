@@ -1,0 +1,256 @@
+"""What a run tells the store: sent in order by a thread, kept on disk while the store cannot be reached."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import queue
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from pipeline.files import read_json, write_json
+
+Entry = dict[str, Any]
+"""One call of the client as JSON: `call` names it, the rest are its arguments."""
+
+PACE_S = 1.0
+"""Points are gathered for so long: a call costs 5 ms whatever it carries, over a server 60 ms."""
+BATCH_METRICS = 800
+BATCH_PARAMS = 100
+"""The most of each that are sent in one call; MLflow's limits are 1000 and 100."""
+RETRY_S = 10.0
+"""How long the store is left alone after it could not be reached."""
+REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST"}
+"""Error codes that stay the same however often a call is repeated: the run was deleted, say."""
+_LOCK = "lock"
+_ADDRESS = "address.json"
+
+
+class Outbox:
+    """The calls of one run. They return at once; `close` waits until everything is sent or safely on disk.
+
+    Sending twice does no harm: points carry their own time, and MLflow stores equal points once.
+    """
+
+    def __init__(self, client: mlflow.MlflowClient, run_id: str, folder: Path) -> None:
+        """folder: where calls of this run are kept while they cannot be sent."""
+        self._client = client
+        self._run_id = run_id
+        self._folder = folder
+        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._held = contextlib.ExitStack()
+        self._kept = 0
+        self._retry_at = 0.0
+        self._warned = False
+        self._failure: BaseException | None = None
+        self.busy_s = 0.0
+        """processor time of the sending thread, in seconds"""
+        self._thread = threading.Thread(target=self._work, name="outbox", daemon=True)
+        self._thread.start()
+
+    def put(self, entry: Entry) -> None:
+        self._queue.put(entry)
+
+    def close(self) -> None:
+        """Send the rest, or keep it and say so in one line. Raises `OSError` if it can be neither sent nor kept."""
+        self._closing.set()
+        self._queue.put(None)
+        self._thread.join()
+        self._held.close()
+        if self._failure is not None:
+            raise self._failure
+        if self._kept:
+            left = len(list(self._folder.glob("[0-9]*.json")))
+            print(
+                f"warning: MLflow at {self._client.tracking_uri} cannot be reached; {left} calls of run "
+                f"{self._run_id} are kept in {self._folder} and sent at the next start, or by `depth sync`",
+                file=sys.stderr,
+            )
+
+    def _work(self) -> None:
+        try:
+            open_ = True
+            while open_:
+                entries = self._take()
+                open_ = None not in entries
+                for entry in merged(entry for entry in entries if entry is not None):
+                    self._deliver(entry)
+                self.busy_s = time.thread_time()
+                self._closing.wait(PACE_S)
+            if self._kept:
+                self._resend()
+        except BaseException as error:  # told by `close`, in the thread that can be heard
+            self._failure = error
+
+    def _take(self) -> list[Entry | None]:
+        entries = [self._queue.get()]
+        with contextlib.suppress(queue.Empty):
+            while entries[-1] is not None:
+                entries.append(self._queue.get_nowait())
+        return entries
+
+    def _deliver(self, entry: Entry) -> None:
+        if self._kept and time.monotonic() >= self._retry_at:
+            self._resend()
+        if self._kept or not self._send(entry):
+            self._keep(entry)
+
+    def _send(self, entry: Entry) -> bool:
+        """Whether the entry is done with: sent, or refused for good."""
+        try:
+            send(self._client, self._run_id, entry)
+        except Exception as error:
+            if not is_refusal(error):
+                self._retry_at = time.monotonic() + RETRY_S
+                return False
+            if not self._warned:
+                print(f"warning: MLflow refused {entry['call']} of run {self._run_id}: {error}", file=sys.stderr)
+                self._warned = True
+        return True
+
+    def _keep(self, entry: Entry) -> None:
+        if not self._kept:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._held.enter_context(_locked(self._folder))
+            write_json(self._folder / _ADDRESS, {"store": self._client.tracking_uri, "run_id": self._run_id})
+        keep(self._folder, self._kept, entry)
+        self._kept += 1
+
+    def _resend(self) -> None:
+        left = send_kept(self._client, self._run_id, self._folder)
+        if left:
+            self._retry_at = time.monotonic() + RETRY_S
+        else:
+            self._held.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._kept = 0
+
+
+def deliver_kept(client: mlflow.MlflowClient, folder: Path) -> tuple[int, int]:
+    """Send what ended processes left in `folder` for this client's store; return how many runs, how many not.
+
+    Runs whose process is alive are left to it.
+    """
+    sent = failed = 0
+    for left in sorted(folder.iterdir()) if folder.is_dir() else []:
+        address = left / _ADDRESS
+        if not address.is_file():
+            continue
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(_locked(left))
+            except BlockingIOError:
+                continue
+            content = read_json(address)
+            if content["store"] != client.tracking_uri:
+                continue
+            if send_kept(client, content["run_id"], left):
+                failed += 1
+                break  # the next would wait as long for the same server
+            shutil.rmtree(left, ignore_errors=True)
+            sent += 1
+    return sent, failed
+
+
+def kept_runs(folder: Path) -> set[str]:
+    """The runs that have unsent calls in `folder`."""
+    return {left.name for left in folder.iterdir() if (left / _ADDRESS).is_file()} if folder.is_dir() else set()
+
+
+def keep(folder: Path, number: int, entry: Entry) -> None:
+    """Write the entry, and a copy of the file that it sends."""
+    if entry["call"] == "artifact":
+        copy = folder / f"{number:06d}-files" / Path(entry["path"]).name
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(entry["path"], copy)
+        if entry.get("temporary"):
+            Path(entry["path"]).unlink()
+        entry = entry | {"path": str(copy), "temporary": True}
+    write_json(folder / f"{number:06d}.json", entry)
+
+
+def send_kept(client: mlflow.MlflowClient, run_id: str, folder: Path) -> int:
+    """Send what is kept in `folder`, oldest first; return how many entries are left because one failed."""
+    entries = sorted(folder.glob("[0-9]*.json"))
+    for position, path in enumerate(entries):
+        try:
+            send(client, run_id, read_json(path))
+        except Exception as error:
+            if not is_refusal(error):
+                return len(entries) - position
+        path.unlink()
+    return 0
+
+
+def send(client: mlflow.MlflowClient, run_id: str, entry: Entry) -> None:
+    match entry["call"]:
+        case "metrics":
+            client.log_batch(run_id, metrics=[Metric(*point) for point in entry["points"]])
+        case "params":
+            client.log_batch(run_id, params=[Param(*pair) for pair in entry["pairs"]])
+        case "tags":
+            client.log_batch(run_id, tags=[RunTag(*pair) for pair in entry["pairs"]])
+        case "dataset":
+            tags = [InputTag("mlflow.data.context", entry["context"])]
+            client.log_inputs(run_id, [DatasetInput(Dataset(**entry["dataset"]), tags)])
+        case "artifact":
+            client.log_artifact(run_id, entry["path"], entry["folder"])
+            if entry.get("temporary"):
+                Path(entry["path"]).unlink()
+        case "status":
+            client.set_terminated(run_id, entry["status"], entry["end_time"])
+
+
+def merged(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The same calls with neighbouring points and pairs joined into as few as MLflow allows."""
+    limits = {
+        "metrics": ("points", BATCH_METRICS),
+        "params": ("pairs", BATCH_PARAMS),
+        "tags": ("pairs", BATCH_PARAMS),
+    }
+    waiting: Entry | None = None
+    for entry in entries:
+        if waiting is not None and (waiting["call"] != entry["call"] or entry["call"] not in limits):
+            yield from _split(waiting, limits)
+            waiting = None
+        if waiting is None:
+            waiting = entry
+        else:
+            key, _ = limits[entry["call"]]
+            waiting = waiting | {key: [*waiting[key], *entry[key]]}
+    if waiting is not None:
+        yield from _split(waiting, limits)
+
+
+def _split(entry: Entry, limits: dict[str, tuple[str, int]]) -> Iterator[Entry]:
+    if entry["call"] not in limits:
+        yield entry
+        return
+    key, limit = limits[entry["call"]]
+    for start in range(0, len(entry[key]), limit):
+        yield {"call": entry["call"], key: entry[key][start : start + limit]}
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether repeating the call is useless; everything else may be the network's or the server's bad day."""
+    return isinstance(error, FileNotFoundError) or (
+        isinstance(error, MlflowException) and error.error_code in REFUSALS
+    )
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises `BlockingIOError` while another process holds the folder. The lock ends with its process."""
+    with (folder / _LOCK).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield

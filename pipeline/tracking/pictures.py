@@ -1,0 +1,72 @@
+"""Sample predictions during training, as pictures over the steps."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from PIL import Image
+from torch import Tensor, nn
+
+from pipeline.data.pixels import to_unit_rgb
+from pipeline.data.shards import ShardSet
+from pipeline.training.tracker import Tracker
+
+FRAMES = 3
+MOMENTS = 5
+"""In how many epochs pictures are made: the first, the last and some between."""
+GAP_PX = 4
+MISSING = (139, 143, 148)
+
+
+class SamplePictures:
+    """The same few validation frames, predicted at a few epochs: image, true depth, predicted depth."""
+
+    def __init__(self, validation: ShardSet, training: ShardSet, epochs: int, device: torch.device) -> None:
+        """Training frames stand in where there is no validation set."""
+        shards = validation if len(validation) else training
+        chosen = np.unique(np.linspace(0, len(shards) - 1, FRAMES + 2).round().astype(int)[1:-1])
+        self._rgb_u8 = shards.rgb_u8[chosen]
+        self._depth_m = shards.depth_mm[chosen].float() / 1000
+        self._epochs = set(np.linspace(1, epochs, MOMENTS).round().astype(int).tolist())
+        self._device = device
+
+    @torch.inference_mode()
+    def log(self, tracker: Tracker, network: nn.Module, epoch: int, step: int) -> None:
+        """Log a picture if `epoch` is one of those chosen."""
+        if epoch not in self._epochs:
+            return
+        was_training = network.training
+        prediction_m = network.eval()(to_unit_rgb(self._rgb_u8).to(self._device)).float().cpu()
+        network.train(was_training)
+        tracker.log_figure("predictions", tiles(self._rgb_u8, self._depth_m, prediction_m), step)
+
+
+def tiles(rgb_u8: Tensor, depth_m: Tensor, prediction_m: Tensor) -> bytes:
+    """PNG with a row for each of k frames: image, true and predicted depth on one scale, near bright, missing grey.
+
+    rgb_u8 (k, 3, h, w); depth_m, prediction_m (k, 1, h, w) metres, 0 = missing.
+    """
+    rows = []
+    for rgb, true_m, predicted_m in zip(rgb_u8.numpy(), depth_m.numpy(), prediction_m.numpy(), strict=True):
+        valid = true_m[0][true_m[0] > 0]
+        low, high = np.quantile(valid, (0.01, 0.99)) if valid.size else (0.0, 10.0)
+        painted = [
+            _paint(values[0], float(low), max(float(high), float(low) + 0.5)) for values in (true_m, predicted_m)
+        ]
+        row = [rgb.transpose(1, 2, 0), *painted]
+        gap = np.full((row[0].shape[0], GAP_PX, 3), 255, np.uint8)
+        rows.append(np.concatenate([row[0], gap, row[1], gap, row[2]], axis=1))
+    gap = np.full((GAP_PX, rows[0].shape[1], 3), 255, np.uint8)
+    stacked = np.concatenate([part for row in rows for part in (row, gap)][:-1])
+    png = io.BytesIO()
+    Image.fromarray(stacked).save(png, "PNG")
+    return png.getvalue()
+
+
+def _paint(values_m: np.ndarray, low_m: float, high_m: float) -> np.ndarray:
+    share = np.clip((values_m - low_m) / (high_m - low_m), 0.0, 1.0)
+    colours: np.ndarray = colormaps["magma_r"](share, bytes=True)[..., :3]
+    return np.where((values_m > 0)[..., None], colours, np.array(MISSING, np.uint8))

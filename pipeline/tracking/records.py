@@ -1,0 +1,122 @@
+"""What the files of the stages say, as data sets, metrics, tags and artifacts of a run.
+
+A stage that was executed and one whose results are reused, now or in a later `depth sync`, end in the same run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from pipeline import paths
+from pipeline.files import read_json
+from pipeline.tracking.run import Run, stage_tag
+from pipeline.training.history import Epoch
+
+Files = Callable[[Path], Path | None]
+"""Where a file of the pipeline lies, in the working copy or copied from a DVC experiment; None if it is absent."""
+
+STAGES = ("fetch", "preprocess", "train", "evaluate", "report")
+
+ARTIFACTS: dict[str, tuple[tuple[Path, str | None], ...]] = {
+    "fetch": (),
+    "preprocess": (),
+    "train": (
+        (paths.BEST_CHECKPOINT, "checkpoints"),
+        (paths.LAST_CHECKPOINT, "checkpoints"),
+        (paths.HISTORY, None),
+    ),
+    "evaluate": ((paths.METRICS, None), (paths.PER_IMAGE, None)),
+    "report": ((paths.REPORT, None), (paths.LOCK, None)),
+}
+
+
+def working_copy(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def record_executed(run: Run, stage: str) -> None:
+    """What a stage left, also if it failed: artifacts, data sets, test metrics. Training logs its own metrics."""
+    _record_files(run, stage, working_copy)
+
+
+def record_reused(run: Run, before: str | None = None, files: Files = working_copy) -> None:
+    """Add what the run lacks of the stages before `before` (of all, if None): DVC took them from its cache."""
+    stages = STAGES[: STAGES.index(before)] if before else STAGES
+    for stage in stages:
+        if stage_tag(stage) in run.tags:
+            continue
+        if stage == "train":
+            _record_training(run, files)
+        _record_files(run, stage, files)
+        run.set_tags({stage_tag(stage): "reused"})
+    _record_hashes(run, stages, files)
+
+
+def _record_files(run: Run, stage: str, files: Files) -> None:
+    for path, folder in ARTIFACTS[stage]:
+        if (found := files(path)) is not None:
+            run.log_file(found, folder)
+    if stage == "preprocess":
+        _record_data(run, files)
+    if stage == "evaluate":
+        _record_scores(run, files)
+
+
+def _record_data(run: Run, files: Files) -> None:
+    if (found := files(paths.SHARDS_INDEX)) is None:
+        return
+    index = read_json(found)
+    run.set_tags({"data.fingerprint": index["fingerprint"], "trained_on": index["trained_on"]})
+    for split, content in index["splits"].items():
+        run.log_dataset(
+            {"train": "training", "val": "validation", "test": "testing"}[split],
+            name=f"{index['source']}-{split}",
+            digest=index["fingerprint"][:16],
+            source_type="local",
+            source=json.dumps({"uri": paths.SHARDS.as_posix()}),
+            profile=json.dumps(
+                {key: content[key] for key in ("frames", "scenes")}
+                | {key: index[key] for key in ("height", "width")}
+            ),
+        )
+
+
+def _record_training(run: Run, files: Files) -> None:
+    """A training that this run did not execute: its history by epoch, and the link to the run that did."""
+    if (found := files(paths.RUN)) is not None:
+        run.set_tags({"training.run_id": read_json(found)["run_id"]})
+    if (found := files(paths.HISTORY)) is not None:
+        for row in pd.read_csv(found).to_dict("records"):
+            epoch = Epoch.of_row({str(name): value for name, value in row.items()})
+            # The losses of single steps stand in the run that is linked to.
+            losses = {f"train/loss/{name}": value for name, value in epoch.train_loss.items()}
+            run.log_metrics(epoch.metrics() | losses, epoch.step)
+
+
+def _record_scores(run: Run, files: Files) -> None:
+    if (found := files(paths.METRICS)) is None:
+        return
+    metrics = read_json(found)
+    protocols = metrics["baseline_mean_map"]
+    run.log_metrics(
+        {f"test/{protocol}/{name}": value for protocol in protocols for name, value in metrics[protocol].items()}
+    )
+
+
+def _record_hashes(run: Run, stages: Sequence[str], files: Files) -> None:
+    """One hash for each stage's command, code, parameters, inputs and outputs as dvc.lock has them."""
+    if (found := files(paths.LOCK)) is None:
+        return
+    locked = (yaml.safe_load(found.read_text(encoding="utf-8")) or {}).get("stages", {})
+    hashes = {
+        stage: hashlib.sha256(json.dumps(locked[stage], sort_keys=True).encode()).hexdigest()
+        for stage in stages
+        if stage in locked
+    }
+    run.set_tags({f"{stage_tag(stage)}.hash": digest for stage, digest in hashes.items()})

@@ -1,0 +1,98 @@
+"""The MLflow store: where it is, how it is opened for the first time, and what of it belongs to this repository."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.paths import STATE, repository_root
+
+# Read by mlflow when it is imported. Its default retries hang four minutes on a dead server.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+
+import mlflow
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+PAGE = 1000
+"""The most runs that one search returns."""
+
+
+def store_uri() -> str:
+    """`MLFLOW_TRACKING_URI` if set, else the SQLite file at the repository's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository_root() / 'mlflow.db'}"
+
+
+def open_store() -> mlflow.MlflowClient:
+    """A client of the store. Its first use, which creates the tables, is for one process at a time.
+
+    Raises `PipelineError` if it cannot be opened, after at most 20 s if it is a server that does not answer.
+    """
+    uri = store_uri()
+    try:
+        with first_use_lock(uri):
+            # The registry would otherwise be sought by MLflow's own rules, in the working directory.
+            client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client.search_experiments(max_results=1)
+        return client
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = str(error).partition("\n")[0]  # SQLAlchemy adds the statement and a link below
+        raise PipelineError(f"the MLflow store {uri} cannot be opened: {reason}") from error
+
+
+def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
+    """The id of the experiment, created with artifacts beside a local store, restored if it was deleted."""
+    uri = store_uri()
+    # A server decides itself where artifacts go; a local path would be meaningless to it.
+    location = (repository_root() / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+    with first_use_lock(uri):
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            return _create_experiment(client, name, location)
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+
+def _create_experiment(client: mlflow.MlflowClient, name: str, location: str | None) -> str:
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException:
+        # On a server another machine may have been first.
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def search_runs(client: mlflow.MlflowClient, experiment: str, where: str = "") -> list[Run]:
+    """All runs of the experiment with this id that match MLflow's filter, deleted ones left out."""
+    found = client.search_runs([experiment], where, ViewType.ACTIVE_ONLY, PAGE)
+    runs = list(found)
+    while found.token:
+        found = client.search_runs([experiment], where, ViewType.ACTIVE_ONLY, PAGE, page_token=found.token)
+        runs += found
+    return runs
+
+
+@contextlib.contextmanager
+def first_use_lock(uri: str) -> Iterator[None]:
+    """Several processes that create the tables of one SQLite file at once corrupt it for good.
+
+    On a server the lock keeps this repository's processes from creating one experiment twice.
+    """
+    local = uri.startswith("sqlite:///")
+    path = Path(uri.removeprefix("sqlite:///")) if local else repository_root() / STATE / "mlflow"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,167 @@
+"""Runs and DVC experiments brought to the same set: missing runs made from files, runs of removed ones deleted."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import mlflow
+import yaml
+from mlflow.entities import Run as StoredRun
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from pipeline import paths
+from pipeline.errors import PipelineError
+from pipeline.experiments import Experiment
+from pipeline.progress import progress_bar
+from pipeline.tracking.execution import Execution
+from pipeline.tracking.outbox import deliver_kept
+from pipeline.tracking.records import STAGES, Files, record_reused
+from pipeline.tracking.run import Run, execution_tags, group_tags, outbox_folder, repository_mark, stage_tag
+from pipeline.tracking.store import experiment_id, open_store, search_runs, store_uri
+
+SETTLING_S = 600.0
+"""A run whose experiment is not listed is left alone for so long: DVC saves the experiment after its last stage."""
+
+
+@dataclass(frozen=True)
+class Synced:
+    made: list[str]
+    """experiments that had no run"""
+    completed: list[str]
+    """experiments whose run lacked stages that were not executed in it"""
+    sent: int
+    """runs whose calls had been kept while the store could not be reached"""
+
+
+def sync(
+    experiments: Sequence[Experiment], files_of: Callable[[Experiment], AbstractContextManager[Files]]
+) -> Synced:
+    """Give each DVC experiment its one complete run, from the files that it consists of."""
+    client = open_store()
+    sent, failed = deliver_kept(client, outbox_folder())
+    if failed:
+        raise PipelineError("the calls kept while MLflow could not be reached could again not be sent; try later")
+    runs = own_runs(client)
+    made, completed = [], []
+    with progress_bar(len(experiments), "sync", "experiment") as progress:
+        for experiment in experiments:
+            found = run_of(experiment, runs)
+            if found is None or lacks_stages(found):
+                with files_of(experiment) as files:
+                    if found is None:
+                        made += [experiment.name] * make_run(client, experiment, files)
+                    elif found.info.status == "FINISHED":
+                        with Run(client, found.info.run_id, found.data.tags) as run:
+                            record_reused(run, files=files)
+                        completed.append(experiment.name)
+            progress.update()
+    return Synced(made, completed, sent)
+
+
+def make_run(client: mlflow.MlflowClient, experiment: Experiment, files: Files) -> bool:
+    """Whether there was anything to make a run from: an experiment of other code has no parameters of ours."""
+    params_file = files(paths.PARAMS)
+    if params_file is None:
+        return False
+    params = yaml.safe_load(params_file.read_text(encoding="utf-8"))
+    if "experiment" not in params.get("tracking", {}):
+        return False
+    execution = Execution(
+        f"sync:{experiment.baseline_rev}:{experiment.name}", experiment.name, experiment.baseline_rev
+    )
+    tags = execution_tags(execution) | {"mlflow.source.git.commit": experiment.baseline_rev, "synced": "true"}
+    tags |= group_tags(params, params["tracking"].get("group"))
+    number = experiment_id(client, params["tracking"]["experiment"])
+    created = client.create_run(number, run_name=experiment.name, tags=tags)
+    with Run(client, created.info.run_id, tags) as run:
+        run.log_params(params)
+        run.log_file(params_file)
+        record_reused(run, files=files)
+    return True
+
+
+def own_runs(client: mlflow.MlflowClient) -> list[StoredRun]:
+    """The runs that were made from this clone: on a server there are others', of which nothing is known here."""
+    where = f"tags.repository = '{repository_mark()}'"
+    experiments = client.search_experiments()
+    return [run for found in experiments for run in search_runs(client, found.experiment_id, where)]
+
+
+def run_of(experiment: Experiment, runs: Sequence[StoredRun]) -> StoredRun | None:
+    """The run that holds the experiment; not one of an earlier attempt at it, nor one that did not finish."""
+    matching = [
+        run
+        for run in runs
+        if run.data.tags.get("dvc.experiment") == experiment.name
+        and run.data.tags.get("dvc.baseline_rev") == experiment.baseline_rev
+        and run.data.tags.get("superseded") != "true"
+        and run.info.status in ("FINISHED", "RUNNING")
+    ]
+    return matching[0] if matching else None
+
+
+def lacks_stages(run: StoredRun) -> bool:
+    return any(stage_tag(stage) not in run.data.tags for stage in STAGES)
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A run that `depth prune` deletes."""
+
+    run_id: str
+    name: str
+    reason: str
+
+
+def find_leftovers(experiments: Sequence[Experiment]) -> list[Leftover]:
+    """Runs of this clone whose DVC experiment was removed, or that a later attempt at the same has replaced."""
+    listed = {(experiment.name, experiment.baseline_rev) for experiment in experiments}
+    leftovers = []
+    for run in own_runs(open_store()):
+        tags = run.data.tags
+        if "dvc.experiment" not in tags or run.info.status == "RUNNING":
+            continue
+        if tags.get("superseded") == "true":
+            reason = "replaced by a later attempt"
+        elif (tags["dvc.experiment"], tags.get("dvc.baseline_rev")) in listed:
+            continue
+        elif run.info.status != "FINISHED":
+            reason = f"{run.info.status}, never became an experiment"
+        elif _ended_s_ago(run) > SETTLING_S:
+            reason = "experiment removed"
+        else:
+            continue
+        leftovers.append(Leftover(run.info.run_id, run.info.run_name, reason))
+    return leftovers
+
+
+def delete_for_good(leftovers: Sequence[Leftover]) -> None:
+    """Delete the runs and their artifacts, so that the disk is free again.
+
+    Of a server only artifacts can be deleted from outside; there the runs go to its bin, which `mlflow gc` empties.
+    """
+    client = open_store()
+    for leftover in leftovers:
+        artifact_uri = client.get_run(leftover.run_id).info.artifact_uri
+        client.delete_run(leftover.run_id)
+        with contextlib.suppress(FileNotFoundError):  # a run without artifacts has no folder
+            get_artifact_repository(artifact_uri, tracking_uri=client.tracking_uri).delete_artifacts()
+    uri = store_uri()
+    if leftovers and not uri.startswith("http"):
+        command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri, "--tracking-uri", uri]
+        command += ["--run-ids", ",".join(leftover.run_id for leftover in leftovers)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise PipelineError(
+                f"the runs are in MLflow's bin, but `mlflow gc` failed: {done.stderr.strip()[-300:]}"
+            )
+
+
+def _ended_s_ago(run: StoredRun) -> float:
+    return time.time() - (run.info.end_time or 0) / 1000

@@ -1,0 +1,164 @@
+"""Whatever DVC executes ends in one run: in the workspace, in copies, in queues, in parts, and after a failure."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.tracking.toy import ALL_FILES, CHECKPOINTS, Toy, is_training, wait_until
+
+
+def test_all_stages_of_a_repro_share_one_run(toy: Toy) -> None:
+    toy.run("dvc", "repro")
+    run = toy.runs()["repro"]
+    assert len(toy.runs()) == 1
+    assert run.info.status == "FINISHED"
+    assert run.data.params["loss.ssim_weight"] == "0.5"
+    assert run.data.metrics["val/rmse"] == pytest.approx(1 + 0.5 / 3)
+    assert run.data.metrics["test/full/rmse"] == run.data.metrics["test/eigen/rmse"] == 1.5
+    history = toy.client.get_metric_history(run.info.run_id, "train/loss/total")
+    assert sorted((point.step, point.value) for point in history) == [(s, 0.5 + 1 / s) for s in range(1, 31)]
+    assert toy.artifacts(run) == ALL_FILES
+    assert {run.data.tags[f"stage.{stage}"] for stage in ("train", "evaluate", "report")} == {"executed"}
+    assert {"stage.train.hash", "stage.evaluate.hash", "host", "torch", "git_dirty"} <= set(run.data.tags)
+    head = toy.run("git", "rev-parse", "HEAD").strip()
+    assert run.data.tags["mlflow.source.git.commit"] == head
+
+
+def test_a_second_repro_is_a_second_run(toy: Toy) -> None:
+    toy.run("dvc", "repro")
+    toy.run("dvc", "repro", "--force")
+    found = toy.client.search_runs([toy.client.get_experiment_by_name("depth").experiment_id])
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("where", [[], ["--temp"]], ids=["workspace", "copy"])
+def test_an_experiment_has_its_run_in_the_store_of_the_root(toy: Toy, where: list[str]) -> None:
+    toy.experiment("--name", "brisk", *where, "-S", "loss.ssim_weight=0.7")
+    run = toy.runs()["brisk"]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["dvc.experiment"] == "brisk"
+    assert run.data.tags["dvc.baseline_rev"] == toy.run("git", "rev-parse", "HEAD").strip()
+    assert run.data.params["loss.ssim_weight"] == "0.7"
+    assert toy.artifacts(run) == ALL_FILES
+    assert run.info.artifact_uri.startswith((toy.root / "mlartifacts").as_uri())
+
+
+def test_an_experiment_that_only_evaluates_has_a_complete_run_linked_to_its_training(toy: Toy) -> None:
+    toy.run("dvc", "repro")
+    training = toy.runs()["repro"]
+    output = toy.experiment("--name", "other-evaluation", "-S", "evaluate.examples=2")
+    assert "Stage 'train' didn't change, skipping" in output
+    run = toy.runs()["other-evaluation"]
+    assert run.data.tags["training.run_id"] == training.info.run_id
+    assert (run.data.tags["stage.train"], run.data.tags["stage.evaluate"]) == ("reused", "executed")
+    assert run.data.params["evaluate.examples"] == "2"
+    assert run.data.metrics["val/rmse"] == training.data.metrics["val/rmse"]
+    assert run.data.metrics["test/full/examples"] == 2
+    assert toy.artifacts(run) == ALL_FILES
+    validation = toy.client.get_metric_history(run.info.run_id, "val/rmse")
+    assert [point.step for point in validation] == [10, 20, 30]
+    assert toy.runs()["repro"].data.metrics["test/full/examples"] == 1, "the training's own run is as it was"
+
+
+def test_an_experiment_that_only_reports_is_complete_too(toy: Toy) -> None:
+    toy.run("dvc", "repro")
+    toy.experiment("--name", "retitled", "-S", "report.title=other")
+    run = toy.runs()["retitled"]
+    assert run.data.tags["stage.evaluate"] == "reused"
+    assert run.data.metrics["test/full/rmse"] == 1.5
+    assert toy.artifacts(run) == ALL_FILES
+
+
+def test_a_queue_with_two_workers_loses_nothing(toy: Toy) -> None:
+    weights = ["0.1", "0.3", "0.7", "0.9"]
+    toy.experiment("--queue", "-S", f"loss.ssim_weight={','.join(weights)}", "-S", "tracking.group=weights")
+    toy.run("dvc", "queue", "start", "-j", "2")
+    wait_until(lambda: toy.run("dvc", "queue", "status").count("Success") == 4, 120, "four experiments succeed")
+    runs = toy.runs().values()
+    assert sorted(run.data.params["loss.ssim_weight"] for run in runs) == weights
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["group"] for run in runs} == {"weights"}
+    for run in runs:
+        assert len(toy.client.get_metric_history(run.info.run_id, "train/loss/total")) == 30
+        assert toy.artifacts(run) == ALL_FILES
+    listed = toy.run("dvc", "exp", "list", "--name-only").split()
+    assert sorted(listed) == sorted(toy.runs())
+
+
+def test_runs_that_differ_in_the_seed_share_a_group_and_others_do_not(toy: Toy) -> None:
+    toy.experiment("--name", "seed-0")
+    toy.experiment("--name", "seed-1", "-S", "seed=1")
+    toy.experiment("--name", "other", "-S", "loss.ssim_weight=0.9")
+    groups = {name: run.data.tags["group"] for name, run in toy.runs().items()}
+    assert groups["seed-0"] == groups["seed-1"] != groups["other"]
+
+
+# How it ends ---------------------------------------------------------------------------------------------
+
+
+def test_a_failed_stage_leaves_a_failed_run_with_the_error_and_what_was_logged(toy: Toy) -> None:
+    toy.experiment("--name", "nan", "-S", "train.fail=error", status=255)
+    run = toy.runs()["nan"]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["error"] == "PipelineError: the loss became nan in epoch 3"
+    assert run.data.metrics["train/loss/total"] == pytest.approx(0.5 + 1 / 30)
+    assert toy.artifacts(run) >= CHECKPOINTS
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, "Terminated: SIGTERM"), (signal.SIGINT, "KeyboardInterrupt")]
+)
+def test_a_stopped_execution_is_killed(toy: Toy, number: int, error: str) -> None:
+    process = toy.start("dvc", "exp", "run", "--name", "stopped", "-S", "train.pause_s=0.5", start_new_session=True)
+    wait_until(lambda: is_training(toy), 60, "the training runs")
+    os.killpg(process.pid, number)
+    process.communicate(timeout=60)
+    run = toy.runs()["stopped"]
+    assert (run.info.status, run.data.tags["error"]) == ("KILLED", error)
+
+
+def test_a_run_left_by_kill_9_is_closed_by_the_next_start_and_replaced_by_the_next_attempt(toy: Toy) -> None:
+    toy.experiment("--name", "again", "-S", "train.fail=kill", status=255)
+    left = toy.runs()["again"]
+    assert left.info.status == "RUNNING"
+    toy.experiment("--name", "again", "-S", "train.fail=no")
+    found = toy.client.search_runs([toy.client.get_experiment_by_name("depth").experiment_id])
+    by_id = {run.info.run_id: run for run in found}
+    closed = by_id.pop(left.info.run_id)
+    assert closed.info.status == "KILLED"
+    assert "kill -9" in closed.data.tags["error"]
+    assert closed.data.tags["superseded"] == "true"
+    assert [run.info.status for run in by_id.values()] == ["FINISHED"]
+
+
+def test_an_old_mlruns_folder_is_not_in_the_way(toy: Toy) -> None:
+    (toy.root / "mlruns" / "0").mkdir(parents=True)
+    (toy.root / "mlruns" / "0" / "meta.yaml").write_text("experiment_id: '0'\n", encoding="utf-8")
+    toy.run("dvc", "repro")
+    assert toy.runs()["repro"].info.status == "FINISHED"
+
+
+def test_the_metadata_of_the_data_is_the_run_s_input(toy: Toy) -> None:
+    index = {
+        "fingerprint": "f" * 64,
+        "trained_on": "official train split",
+        "source": "rooms",
+        "height": 120,
+        "width": 160,
+        "splits": {split: {"frames": 7, "scenes": 2} for split in ("train", "val", "test")},
+    }
+    path: Path = toy.root / "data/shards/index.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(index), encoding="utf-8")
+    toy.run("dvc", "repro")
+    run = toy.runs()["repro"]
+    inputs = {item.dataset.name: item for item in run.inputs.dataset_inputs}
+    assert set(inputs) == {"rooms-train", "rooms-val", "rooms-test"}
+    assert json.loads(inputs["rooms-train"].dataset.profile)["frames"] == 7
+    assert inputs["rooms-train"].tags[0].value == "training"
+    assert run.data.tags["data.fingerprint"] == "f" * 64

@@ -1,0 +1,75 @@
+"""A server that dies in mid-training, comes back, or was never there."""
+
+from __future__ import annotations
+
+import time
+
+from tests.tracking.toy import ALL_FILES, Server, Toy, is_training, wait_until
+
+STEPS = 60
+
+
+def served(toy: Toy, server: Server) -> Toy:
+    toy.environment["MLFLOW_TRACKING_URI"] = server.uri
+    return toy
+
+
+def logged_steps(toy: Toy, name: str) -> list[int]:
+    run = toy.runs()[name]
+    return sorted(point.step for point in toy.client.get_metric_history(run.info.run_id, "train/loss/total"))
+
+
+def test_a_run_on_a_server_has_everything(toy: Toy, server: Server) -> None:
+    served(toy, server).experiment("--name", "remote")
+    run = toy.runs()["remote"]
+    assert run.info.status == "FINISHED"
+    assert toy.artifacts(run) == ALL_FILES
+    assert not (toy.root / "mlartifacts").exists()
+
+
+def test_what_a_dead_server_misses_is_sent_when_it_is_back(toy: Toy, server: Server) -> None:
+    process = served(toy, server).start(
+        "dvc", "exp", "run", "--name", "cut", "-S", "train.pause_s=0.2", "-S", f"train.steps={STEPS}"
+    )
+    wait_until(lambda: is_training(toy), 60, "the training runs")
+    server.kill()
+    time.sleep(3)
+    server.start()
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    run = toy.runs()["cut"]
+    assert run.info.status == "FINISHED"
+    assert logged_steps(toy, "cut") == list(range(1, STEPS + 1)), "nothing lost, nothing doubled"
+    assert toy.artifacts(run) == ALL_FILES
+    assert not list((toy.root / ".state" / "outbox").glob("*/*.json"))
+
+
+def test_a_server_that_stays_away_ends_no_training_and_sync_brings_it_all(toy: Toy, server: Server) -> None:
+    served(toy, server)
+    slow = (toy.root / "params.yaml").read_text(encoding="utf-8").replace("pause_s: 0.0", "pause_s: 0.2")
+    (toy.root / "params.yaml").write_text(slow, encoding="utf-8")
+    process = toy.start("python", "toy_stage.py", "train")
+    wait_until(lambda: is_training(toy), 60, "the training runs")
+    server.kill()
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "are kept in" in output
+    assert "depth sync" in output
+    server.start()
+    (run,) = toy.runs().values()
+    assert run.info.status == "RUNNING"
+    assert toy.run("depth", "sync").splitlines()[-1] == "sent what was kept of 1 run"
+    (run,) = toy.runs().values()
+    assert run.info.status == "FINISHED"
+    history = toy.client.get_metric_history(run.info.run_id, "train/loss/total")
+    assert sorted(point.step for point in history) == list(range(1, 31))
+    assert {"history.csv", "checkpoints/best.safetensors"} <= toy.artifacts(run)
+
+
+def test_a_server_that_is_down_at_the_start_is_told_before_any_work(toy: Toy) -> None:
+    toy.environment["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
+    started = time.monotonic()
+    output = toy.run("python", "toy_stage.py", "train", status=1)
+    assert time.monotonic() - started < 20
+    assert "error: train: the MLflow store http://127.0.0.1:9 cannot be opened" in output
+    assert not (toy.root / "models").exists()

@@ -1,0 +1,61 @@
+"""A stage of the toy repository of these tests: the pipeline's files and calls without its work."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline import paths
+from pipeline.errors import PipelineError, reported_to_user
+from pipeline.files import write_json, write_text
+from pipeline.tracking import Run, stage_run
+
+EPOCHS = 3
+
+
+def train(params: dict[str, Any], run: Run) -> None:
+    settings = params["train"]
+    write_json(paths.RUN, {"run_id": run.run_id})
+    weight = params["loss"]["ssim_weight"]
+    for step in range(1, settings["steps"] + 1):
+        run.log_metrics({"train/loss/total": weight + 1 / step}, step)
+        time.sleep(settings["pause_s"])
+    steps = settings["steps"] // EPOCHS
+    rows = ["epoch,step,seconds,learning_rate,frames_per_s,train_loss_total,val_loss_total,val_rmse"]
+    for epoch in range(1, EPOCHS + 1):
+        rows.append(f"{epoch},{epoch * steps},1.5,0.001,100.0,{weight + 1 / epoch},{weight},{1 + weight / epoch}")
+        run.log_metrics({"val/rmse": 1 + weight / epoch}, epoch * steps)
+    write_text(paths.HISTORY, "\n".join(rows) + "\n")
+    for path in (paths.BEST_CHECKPOINT, paths.LAST_CHECKPOINT):
+        write_text(path, f"weights of {weight}")
+    if settings["fail"] == "error":
+        raise PipelineError("the loss became nan in epoch 3")
+    if settings["fail"] == "kill":
+        time.sleep(1.5)  # what was told before is sent by then
+        os.kill(os.getpid(), 9)
+
+
+def evaluate(params: dict[str, Any], run: Run) -> None:
+    weight = float(Path(paths.BEST_CHECKPOINT).read_text(encoding="utf-8").split()[-1])
+    scores = {"rmse": 1 + weight, "delta1": 0.5, "examples": params["evaluate"]["examples"]}
+    write_json(paths.METRICS, {"full": scores, "eigen": scores, "baseline_mean_map": {"full": {}, "eigen": {}}})
+    write_text(paths.PER_IMAGE, "frame,full_rmse\n1,1.0\n")
+
+
+def report(params: dict[str, Any], run: Run) -> None:
+    rmse = json.loads(paths.METRICS.read_text(encoding="utf-8"))["full"]["rmse"]
+    write_text(paths.REPORT, f"<h1>{params['report']['title']}: {rmse}</h1>")
+
+
+if __name__ == "__main__":
+    stage = sys.argv[1]
+    with reported_to_user(stage):
+        params = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
+        with stage_run(stage, params) as run:
+            {"train": train, "evaluate": evaluate, "report": report}[stage](params, run)
