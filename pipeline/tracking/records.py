@@ -90,7 +90,9 @@ def _record_data(run: Run, files: Files) -> None:
 def _record_training(run: Run, files: Files) -> None:
     """A training that this run did not execute: its history by epoch, and the link to the run that did."""
     if (found := files(paths.RUN)) is not None:
-        run.set_tags({"training.run_id": read_json(found)["run_id"]})
+        origin = read_json(found)
+        run.set_tags({"training.run_id": origin["run_id"]})
+        run.set_tags({f"training.{key}": value for key, value in origin.get("environment", {}).items()})
     if (found := files(paths.HISTORY)) is not None:
         for row in pd.read_csv(found).to_dict("records"):
             epoch = Epoch.of_row({str(name): value for name, value in row.items()})

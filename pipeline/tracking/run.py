@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -64,6 +65,7 @@ class Run:
         """End the run with FINISHED, FAILED or KILLED and wait until all is sent or kept."""
         self._outbox.put({"call": "status", "status": status, "end_time": _now_ms()})
         self._outbox.close()
+        shutil.rmtree(self._files, ignore_errors=True)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         self.log_points([(name, float(value), _now_ms(), step) for name, value in metrics.items()])

@@ -16,13 +16,16 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 import mlflow
+import requests
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+ANSWER_S = 10.0
+"""How long a server may take to answer at all."""
 PAGE = 1000
 """The most runs that one search returns."""
 
@@ -39,11 +42,19 @@ def open_store() -> mlflow.MlflowClient:
     """
     uri = store_uri()
     try:
+        if uri.startswith("http"):
+            # Any answer will do: a server that wants a password is one that is there.
+            requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_S)
         with first_use_lock(uri):
             # The registry would otherwise be sought by MLflow's own rules, in the working directory.
             client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
         return client
+    except requests.RequestException as error:
+        raise PipelineError(
+            f"the MLflow store {uri} cannot be opened: the server does not answer ({type(error).__name__}); "
+            "start it, or unset MLFLOW_TRACKING_URI to use mlflow.db here"
+        ) from error
     except (MlflowException, SQLAlchemyError) as error:
         reason = str(error).partition("\n")[0]  # SQLAlchemy adds the statement and a link below
         raise PipelineError(f"the MLflow store {uri} cannot be opened: {reason}") from error

@@ -47,16 +47,16 @@ def sync(
     sent, failed = deliver_kept(client, outbox_folder())
     if failed:
         raise PipelineError("the calls kept while MLflow could not be reached could again not be sent; try later")
-    runs = own_runs(client)
+    runs = all_runs(client)
     made, completed = [], []
     with progress_bar(len(experiments), "sync", "experiment") as progress:
         for experiment in experiments:
             found = run_of(experiment, runs)
-            if found is None or lacks_stages(found):
+            if found is None or is_incomplete(found):
                 with files_of(experiment) as files:
                     if found is None:
                         made += [experiment.name] * make_run(client, experiment, files)
-                    elif found.info.status == "FINISHED":
+                    else:
                         with Run(client, found.info.run_id, found.data.tags) as run:
                             record_reused(run, files=files)
                         completed.append(experiment.name)
@@ -86,11 +86,14 @@ def make_run(client: mlflow.MlflowClient, experiment: Experiment, files: Files) 
     return True
 
 
-def own_runs(client: mlflow.MlflowClient) -> list[StoredRun]:
-    """The runs that were made from this clone: on a server there are others', of which nothing is known here."""
-    where = f"tags.repository = '{repository_mark()}'"
+def all_runs(client: mlflow.MlflowClient) -> list[StoredRun]:
     experiments = client.search_experiments()
-    return [run for found in experiments for run in search_runs(client, found.experiment_id, where)]
+    return [run for found in experiments for run in search_runs(client, found.experiment_id)]
+
+
+def is_own(run: StoredRun) -> bool:
+    """Whether the run was made from this clone; of the experiments of others on a server nothing is known here."""
+    return bool(run.data.tags.get("repository") == repository_mark())
 
 
 def run_of(experiment: Experiment, runs: Sequence[StoredRun]) -> StoredRun | None:
@@ -106,8 +109,10 @@ def run_of(experiment: Experiment, runs: Sequence[StoredRun]) -> StoredRun | Non
     return matching[0] if matching else None
 
 
-def lacks_stages(run: StoredRun) -> bool:
-    return any(stage_tag(stage) not in run.data.tags for stage in STAGES)
+def is_incomplete(run: StoredRun) -> bool:
+    """Whether the run ended without stages that DVC took from its cache after the last one that was executed."""
+    lacking = any(stage_tag(stage) not in run.data.tags for stage in STAGES)
+    return lacking and is_own(run) and run.info.status == "FINISHED"
 
 
 @dataclass(frozen=True)
@@ -123,9 +128,9 @@ def find_leftovers(experiments: Sequence[Experiment]) -> list[Leftover]:
     """Runs of this clone whose DVC experiment was removed, or that a later attempt at the same has replaced."""
     listed = {(experiment.name, experiment.baseline_rev) for experiment in experiments}
     leftovers = []
-    for run in own_runs(open_store()):
+    for run in all_runs(open_store()):
         tags = run.data.tags
-        if "dvc.experiment" not in tags or run.info.status == "RUNNING":
+        if not is_own(run) or "dvc.experiment" not in tags or run.info.status == "RUNNING":
             continue
         if tags.get("superseded") == "true":
             reason = "replaced by a later attempt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 from tests.tracking.toy import ALL_FILES, Server, Toy, is_training, wait_until
@@ -73,3 +74,12 @@ def test_a_server_that_is_down_at_the_start_is_told_before_any_work(toy: Toy) ->
     assert time.monotonic() - started < 20
     assert "error: train: the MLflow store http://127.0.0.1:9 cannot be opened" in output
     assert not (toy.root / "models").exists()
+
+
+def test_a_server_that_takes_the_line_and_says_nothing_is_told_as_soon(toy: Toy) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        toy.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        output = toy.run("python", "toy_stage.py", "train", status=1)
+    assert time.monotonic() - started < 20
+    assert "the server does not answer (ReadTimeout)" in output

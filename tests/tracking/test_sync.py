@@ -90,6 +90,18 @@ def test_prune_takes_attempts_that_failed_or_were_replaced_and_leaves_plain_repr
     assert sorted(toy.runs()) == ["again", "repro"]
 
 
+def test_an_experiment_pulled_from_a_colleague_keeps_the_run_that_it_has(toy: Toy, tmp_path: Path) -> None:
+    uri = f"sqlite:///{toy.root / 'mlflow.db'}"
+    toy.environment["MLFLOW_TRACKING_URI"] = uri
+    toy.experiment("--name", "theirs")
+    clone = tmp_path / "clone"
+    toy.run("git", "clone", "--quiet", str(toy.root), str(clone))
+    toy.run("dvc", "--cd", str(clone), "exp", "pull", "origin", "theirs", "--no-cache")
+    toy.run("sh", "-c", f"cd {clone} && depth sync")
+    assert set(toy.runs()) == {"theirs"}
+    assert said(toy.run("sh", "-c", f"cd {clone} && depth prune")) == ["no run is left over"]
+
+
 def test_runs_of_another_clone_on_the_same_store_are_left_alone(toy: Toy, tmp_path: Path) -> None:
     other = Toy(tmp_path / "other", MLFLOW_TRACKING_URI=f"sqlite:///{toy.root / 'mlflow.db'}")
     other.experiment("--name", "theirs")
