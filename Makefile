@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+SERVER_READY := $(VENV)/.ready-server
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro nyu ui test lint format clean
+.PHONY: help setup repro nyu sweep ui bench test test-server lint format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the environment in .venv
 
@@ -19,11 +20,20 @@ nyu: .git $(READY) ## train on the official NYU Depth v2 file, downloaded first 
 	@dvc exp run -S fetch.source=nyu_v2 -S augment.at=step -S train.epochs=60 \
 	  -S train.learning_rate=0.0005 -S train.schedule=onecycle -S train.weight_decay=0.01 -S train.ema_decay=0.99
 
+sweep: .git $(READY) ## compare five weights of the loss, two trainings at a time
+	@depth sweep -S 'loss.ssim_weight=0.1,0.3,0.5,0.7,0.9' --name ssim-weight --jobs 2
+
 ui: $(READY) ## browse the experiments in MLflow's UI
 	@depth ui
 
+bench: $(READY) ## measure speeds and costs against their limits
+	@depth bench
+
 test: $(READY) ## run the tests
 	@OMP_NUM_THREADS=1 pytest -n 2 --dist loadscope
+
+test-server: $(SERVER_READY) ## test against PostgreSQL, an S3 store and MLflow's server (minutes)
+	@OMP_NUM_THREADS=1 pytest tests/server --durations=5
 
 lint: $(READY) ## check style and types
 	@ruff check . && ruff format --check . && mypy
@@ -50,4 +60,14 @@ $(READY): requirements.lock pyproject.toml
 	  if grep -qiE "(gcc|cc|c\+\+|compiler).*(not found|no such file|failed|required)|error: command '[^']*(gcc|cc|c\+\+)" $(VENV)/setup.log; \
 	  then echo "error: a package must be compiled here and no compiler was found; on Debian install build-essential and python3-dev" >&2; \
 	  else echo "error: the packages of requirements.lock could not be installed; $(VENV)/setup.log has the reason" >&2; fi; exit 1; }
+	@touch $@
+
+$(SERVER_READY): requirements-server.lock $(READY)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "installing postgresql" && apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql >/dev/null; } || { \
+	  echo "error: PostgreSQL is needed; on Debian: sudo apt-get install postgresql" >&2; exit 1; }
+	@$(VENV)/bin/pip install -q -r requirements-server.lock -c requirements.lock >$(VENV)/setup.log 2>&1 || { \
+	  tail -n 5 $(VENV)/setup.log >&2; \
+	  echo "error: the packages of requirements-server.lock could not be installed; $(VENV)/setup.log has the reason" >&2; exit 1; }
 	@touch $@

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline import paths
 from pipeline.errors import PipelineError, reported_to_user
+from pipeline.sweeps.command import add_arguments as add_sweep_arguments
+from pipeline.sweeps.command import sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,7 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     prune.add_argument("--yes", action="store_true", help="delete what is shown")
 
-    options = parser.parse_args(arguments)
+    add_sweep_arguments(commands.add_parser("sweep", help="run many experiments: a grid of values, or a search"))
+
+    # Its options are its own: they stand in `benchmarks`, which belongs to the working tree, not to this package.
+    commands.add_parser(
+        "bench",
+        help="measure how fast it is, against limits",
+        description="Run the benchmarks of this repository and write reports/benchmarks.json.",
+        add_help=False,
+    )
+
+    options, others = parser.parse_known_args(arguments)
+    if others and options.command != "bench":
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     with reported_to_user(f"depth {options.command}"):
         if options.command == "predict":
             predict_images(options.images, options.out, options.model)
@@ -66,7 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sync_runs()
         elif options.command == "prune":
             prune_runs(options.yes)
+        elif options.command == "sweep":
+            sweep(options.overrides, options.trials, options.jobs, options.name, options.ray)
+        elif options.command == "bench":
+            run_benchmarks(others)
         else:
+            from pipeline.ui import serve_ui
+
             serve_ui(options.port)
 
 
@@ -120,30 +139,13 @@ def prune_runs(yes: bool) -> None:
         print(f"`depth prune --yes` deletes these {len(leftovers)} runs for good")
 
 
-def serve_ui(port: int) -> None:
-    from pipeline.tracking import open_store, store_uri
-
-    open_store()  # makes an empty store on first use, and refuses a broken one with one line
-    if store_uri().startswith("http"):
-        print(f"the runs are on a server that has its own UI: {store_uri()}")
-        return
-    print(f"MLflow at http://127.0.0.1:{port} on {store_uri()}; Ctrl-C ends it", flush=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri()]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # Without jobs and with one worker: 5 s and 0.5 GB to start instead of 12 s and 3.1 GB.
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    # A closed terminal and a polite kill end the server's processes like Ctrl-C does.
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, signal.default_int_handler)
-    server = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        status = server.wait()
-    except KeyboardInterrupt:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
-        return
-    if status:
-        raise PipelineError(f"MLflow's server ended with status {status}; is port {port} taken? Try --port")
+def run_benchmarks(arguments: Sequence[str]) -> NoReturn:
+    """Become `python -m benchmarks` in the repository's root: Ctrl-C reaches it directly, and it cleans up."""
+    root = paths.repository_root()
+    if not (root / "benchmarks" / "__main__.py").is_file():
+        raise PipelineError(f"{root} holds no benchmarks; run this in a clone of the repository")
+    os.chdir(root)
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *arguments])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""DVC's experiments: their names and the files in them. The only module that knows DVC."""
+"""DVC's experiments: their names and the files in them. Beside this only `sweeps/queue.py` knows DVC."""
 
 from __future__ import annotations
 

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
+import time
+from dataclasses import replace
 
 import pandas as pd
 from safetensors import safe_open
 
 from pipeline import paths
 from pipeline.data.shards import read_index
-from pipeline.errors import reported_to_user
+from pipeline.errors import PipelineError, reported_to_user
 from pipeline.files import read_json, write_text, written_whole
 from pipeline.params import load_params
+from pipeline.reporting import figures
+from pipeline.reporting.experiments import gather
 from pipeline.reporting.figures import draw_figures
 from pipeline.reporting.html import render_report
-from pipeline.reporting.inputs import Predictions, ReportInputs
-from pipeline.tracking import stage_run
+from pipeline.reporting.inputs import Experiments, Predictions, ReportInputs
+from pipeline.tracking import Run, stage_run
+from pipeline.tracking.compare import finished_runs
+from pipeline.tracking.run import flatten
 
 
 def main() -> None:
     params = load_params()
-    with stage_run("report", params.model_dump()):
+    with stage_run("report", params.model_dump()) as run:
         origin = read_json(paths.RUN)
         inputs = ReportInputs(
             title=params.report.title,
@@ -31,12 +39,40 @@ def main() -> None:
             params=params.model_dump(),
             environment=origin["environment"],
             data_fingerprint=read_index(paths.SHARDS)["fingerprint"],
-            run_id=origin["run_id"],
+            run_id=run.run_id,
         )
+        inputs = replace(inputs, experiments=compare_with_store(inputs, run))
         for name, png in draw_figures(inputs).items():
             with written_whole(paths.FIGURES / f"{name}.png") as partial:
                 partial.write_bytes(png)
         write_text(paths.REPORT, render_report(inputs))
+
+
+def compare_with_store(inputs: ReportInputs, run: Run) -> Experiments | None:
+    """The other finished runs, if there are any to compare with.
+
+    What the store holds is no input that DVC knows of: a report that DVC restores from its cache shows the store
+    as it was, and the page says of which day. A store that does not answer costs the page this section only.
+    """
+    tracking = inputs.params["tracking"]
+    try:
+        finished = finished_runs(tracking["experiment"], None)
+    except PipelineError as error:
+        print(f"warning: the report leaves the other experiments out: {error}", file=sys.stderr)
+        return None
+    best = figures.best_epoch(inputs.history)
+    this = {
+        "run_id": run.run_id,
+        "name": run.tags.get("mlflow.runName", run.run_id),
+        "group": run.tags.get("group"),
+        "training": inputs.run_id,
+        **{f"params.{name}": str(value) for name, value in flatten(inputs.params).items()},
+        "val_rmse": math.nan if best is None else inputs.history["val_rmse"].min(),
+        "test_rmse": inputs.metrics["full"]["rmse"],
+        "test_delta1": inputs.metrics["full"]["delta1"],
+    }
+    others = finished[finished["run_id"] != run.run_id]
+    return gather(this, others, tracking["group"], time.strftime("%Y-%m-%d"))
 
 
 def read_predictions() -> Predictions:

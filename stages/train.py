@@ -18,7 +18,7 @@ from pipeline.model.network import build_network
 from pipeline.params import load_params
 from pipeline.tracking import stage_run
 from pipeline.tracking.pictures import SamplePictures
-from pipeline.training.device import choose_bf16, choose_device, memory_shortage_told
+from pipeline.training.device import choose_bf16, claim_device, memory_shortage_told
 from pipeline.training.history import Epoch
 from pipeline.training.loop import TrainingOptions, train
 
@@ -26,7 +26,7 @@ from pipeline.training.loop import TrainingOptions, train
 def main() -> None:
     params = load_params()
     settings = params.train
-    device = choose_device(settings.device)
+    device = claim_device(settings.device, paths.repository_root() / paths.STATE / "gpu")
     shards = {split: ShardSet(paths.SHARDS, split) for split in ("train", "val")}
     index = shards["train"].index
     at_step = params.augment.at == "step"
@@ -67,6 +67,7 @@ def main() -> None:
                 pd.DataFrame([epoch.row() for epoch in history]).to_csv(partial, index=False)
             pictures.log(run, network, epoch.epoch, epoch.step)
 
+        pictures.log(run, network, epoch=0, step=0)
         train(
             network,
             DepthLoss(params.loss.ssim_weight).to(device),

@@ -17,12 +17,16 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap
+from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patches import Polygon
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 from PIL import Image
+from scipy.interpolate import RBFInterpolator
+from scipy.spatial import ConvexHull
 
+from pipeline.reporting import experiments
 from pipeline.reporting.inputs import ReportInputs
 
 
@@ -298,6 +302,193 @@ def best_epoch(history: pd.DataFrame) -> int | None:
     return int(history["epoch"].iloc[int(history["val_rmse"].argmin())])
 
 
+# Experiments
+
+SURFACE_CELLS = 80
+SURFACE_SMOOTHING = 0.02
+"""Of the surface that is laid through the dots, for each of them: other parameters vary too, and so does chance."""
+
+
+def parameter_line_figure(runs: pd.DataFrame, theme: Theme = LIGHT) -> Figure | None:
+    """RMSE and δ1 over the one parameter that varies, all others as in this run; None if none varies so.
+
+    Where seeds differ: a dot each, the curve through their means, bars of one standard deviation.
+    """
+    found = experiments.line_through_this(runs)
+    if found is None:
+        return None
+    name, members = found
+    figure, (rmse, delta) = _chart(theme, rows=2)
+    for axes, score, label, colour, style, marker, unit in (
+        (rmse, "test_rmse", "test", theme.accent, "-", "o", 1),
+        (rmse, "val_rmse", "validation", theme.second, "--", "s", 1),
+        (delta, "test_delta1", "test", theme.accent, "-", "o", 100),
+    ):
+        points = experiments.by_value(members, score)
+        if points.empty:
+            continue
+        if (points["n"] > 1).any():
+            axes.plot(members["value"], unit * members[score], marker, color=colour, ms=3, alpha=0.45, mew=0)
+        axes.errorbar(
+            points["value"],
+            unit * points["mean"],
+            yerr=unit * points["spread"].fillna(0.0) if (points["n"] > 1).any() else None,
+            color=colour,
+            linestyle=style,
+            marker=marker,
+            ms=4,
+            linewidth=1.8,
+            elinewidth=1.2,
+            capsize=3,
+            label=label,
+        )
+        this = members[members["is_this"]]
+        axes.plot(this["value"], unit * this[score], "o", ms=10, mfc="none", mec=theme.ink, mew=1.4, clip_on=False)
+    _legend(rmse, theme)
+    _label_y(rmse, "RMSE (m)", theme)
+    _label_y(delta, "δ < 1.25, test (%)", theme)
+    for axes in (rmse, delta):
+        axes.margins(y=0.16)
+    if experiments.is_wide(members["value"]):
+        delta.set_xscale("log")
+    values = np.unique(members["value"])
+    if len(values) <= 7:
+        delta.set_xticks(values, [f"{value:g}" for value in values])
+        delta.xaxis.set_minor_locator(NullLocator())
+    delta.set_xlabel(experiments.short(name))
+    return figure
+
+
+def parallel_coordinates_figure(runs: pd.DataFrame, theme: Theme = LIGHT) -> Figure | None:
+    """A line a run through its parameters to its RMSE; None unless two or more numeric parameters vary."""
+    values = experiments.axes_of_search(runs)
+    score = experiments.score_of_search(runs)
+    known = runs[score].notna()
+    if values.shape[1] < 2 or known.sum() < 3:
+        return None
+    values, rmse, is_this = values[known], runs.loc[known, score], runs.loc[known, "is_this"]
+    columns = [*(values[name] for name in values), rmse]
+    figure, (axes,) = _chart(theme)
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    heights = np.column_stack([_share_of_axis(column) for column in columns])
+    colours = _search_colour_map(theme)(_share_of_axis(rmse))
+    for row in np.argsort(-rmse.to_numpy()):  # the best on top
+        axes.plot(heights[row], color=colours[row], linewidth=1.6, alpha=0.85)
+    if is_this.any():
+        axes.plot(heights[is_this.to_numpy()][0], "o-", color=theme.ink, linewidth=2.2, ms=5)
+    for place, column in enumerate(columns):
+        axes.axvline(place, color=theme.muted, linewidth=0.8, zorder=0)
+        for height, end in ((-0.03, column.min()), (1.03, column.max())):
+            text = f"{end:.3f}" if place == len(columns) - 1 else f"{end:g}"
+            axes.text(
+                place,
+                height,
+                text,
+                ha="center",
+                va="top" if height < 0 else "bottom",
+                size=_FONT_PT,
+                color=theme.muted,
+            )
+    # A section above its key: side by side, five full names would run into each other.
+    names = [experiments.short(str(name)).replace(".", "\n").replace("_", " ") for name in values]
+    axes.set_xticks(range(len(columns)), [*names, _name_of_score(score).replace(" ", "\n", 1)])
+    axes.tick_params(axis="x", pad=12)
+    axes.set_yticks([])
+    axes.set_xlim(-0.25, len(columns) - 0.75)
+    axes.set_ylim(-0.02, 1.02)
+    return figure
+
+
+def parameter_map_figure(runs: pd.DataFrame, theme: Theme = LIGHT) -> Figure | None:
+    """RMSE over the two parameters that matter most, a dot a run; contours where the runs cover an area.
+
+    None for fewer than six runs, or fewer than two numeric parameters that vary.
+    """
+    values = experiments.axes_of_search(runs)
+    score = experiments.score_of_search(runs)
+    known = runs[score].notna()
+    if values.shape[1] < 2 or known.sum() < experiments.FEWEST_FOR_MAP:
+        return None
+    first, second = values.columns[:2]
+    x, y, rmse = values.loc[known, first], values.loc[known, second], runs.loc[known, score]
+    figure, (axes,) = _chart(theme)
+    axes.grid(visible=False)
+    colours = _search_colour_map(theme)
+    low, high = float(rmse.min()), float(rmse.max())
+    shares = np.column_stack([_share_of_axis(x), _share_of_axis(y)])
+    if high > low and experiments.fills_a_plane(*shares.T):
+        surface = axes.contourf(
+            _values_along(x),
+            _values_along(y),
+            _surface(shares, rmse.to_numpy()).clip(low, high),
+            levels=np.linspace(low, high, 9),
+            cmap=colours,
+            alpha=0.45,
+        )
+        outline = np.column_stack([x, y])[ConvexHull(shares).vertices]
+        surface.set_clip_path(Polygon(outline, transform=axes.transData))  # outside of the dots it is a guess
+    dots = axes.scatter(
+        x, y, c=rmse, cmap=colours, vmin=low, vmax=high, s=42, edgecolors=theme.surface, linewidths=0.8
+    )
+    this = runs.loc[known, "is_this"]
+    axes.plot(x[this], y[this], "o", ms=12, mfc="none", mec=theme.ink, mew=1.6, linestyle="")
+    for values_of, axis, set_scale, set_limits in (
+        (x, axes.xaxis, axes.set_xscale, axes.set_xlim),
+        (y, axes.yaxis, axes.set_yscale, axes.set_ylim),
+    ):
+        ends = float(values_of.min()), float(values_of.max())
+        if experiments.is_wide(values_of):
+            set_scale("log")
+            axis.set_minor_formatter(NullFormatter())
+            room = (ends[1] / ends[0]) ** 0.07
+            set_limits(ends[0] / room, ends[1] * room)
+        else:
+            room = 0.07 * (ends[1] - ends[0])
+            set_limits(ends[0] - room, ends[1] + room)
+    axes.set_xlabel(experiments.short(first))
+    _label_y(axes, experiments.short(second), theme)
+    bar = figure.colorbar(dots, ax=axes, fraction=0.04, pad=0.02, aspect=30)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=_FONT_PT, labelcolor=theme.muted, pad=3)
+    # A label of its own kind would be given room for its length, beside the bar.
+    name = bar.ax.text(1.0, 1.03, _name_of_score(score), ha="right", va="bottom", color=theme.muted, size=_FONT_PT)
+    name.set(transform=bar.ax.transAxes, in_layout=False)
+    return figure
+
+
+def _share_of_axis(values: pd.Series) -> np.ndarray:
+    """Values as 0 at the lowest to 1 at the highest, over powers of ten where they span some."""
+    numbers = np.log10(values) if experiments.is_wide(values) else values
+    low, high = float(numbers.min()), float(numbers.max())
+    return ((numbers - low) / (high - low) if high > low else numbers * 0 + 0.5).to_numpy()
+
+
+def _values_along(values: pd.Series) -> np.ndarray:
+    """From the lowest to the highest in the steps of the surface, as the axis is divided."""
+    space = np.geomspace if experiments.is_wide(values) else np.linspace
+    return space(float(values.min()), float(values.max()), SURFACE_CELLS)
+
+
+def _surface(shares: np.ndarray, rmse: np.ndarray) -> np.ndarray:
+    """A smooth surface over the unit square, through (n, 2) points of it."""
+    cells = np.linspace(0.0, 1.0, SURFACE_CELLS)
+    grid = np.stack(np.meshgrid(cells, cells), axis=-1).reshape(-1, 2)
+    smoothing = SURFACE_SMOOTHING * len(shares)
+    fitted: np.ndarray = RBFInterpolator(shares, rmse, smoothing=smoothing)(grid)
+    return fitted.reshape(SURFACE_CELLS, SURFACE_CELLS)
+
+
+def _search_colour_map(theme: Theme) -> Colormap:
+    """The best runs stand out from the ground, dark on light and bright on dark; the worst still show."""
+    whole = matplotlib.colormaps["viridis" if theme == LIGHT else "viridis_r"]
+    return ListedColormap(whole(np.linspace(0.0, 0.88, 256)))
+
+
+def _name_of_score(score: str) -> str:
+    return {"val_rmse": "Validation RMSE (m)", "test_rmse": "Test RMSE (m)"}[score]
+
+
 # Predictions
 
 PICTURE_COLUMNS = ("RGB", "True depth", "Predicted depth", "Error")
@@ -413,6 +604,15 @@ def draw_charts(inputs: ReportInputs, theme: Theme = LIGHT) -> dict[str, bytes]:
         figures["error_by_distance"] = error_by_distance_figure(inputs.metrics["by_distance"], theme)
     if inputs.per_image["full_rmse"].notna().any():
         figures["error_by_scene_type"] = error_by_scene_type_figure(inputs.per_image, theme)
+    if inputs.experiments is not None:
+        runs = inputs.experiments.runs
+        for name, drawn in (
+            ("experiments_line", parameter_line_figure(runs, theme)),
+            ("experiments_parallel", parallel_coordinates_figure(runs, theme)),
+            ("experiments_map", parameter_map_figure(runs, theme)),
+        ):
+            if drawn is not None:
+                figures[name] = drawn
     return {name: png(figure) for name, figure in figures.items()}
 
 

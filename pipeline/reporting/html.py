@@ -17,9 +17,9 @@ from PIL import Image
 
 from pipeline.evaluation.protocols import PROTOCOLS
 from pipeline.evaluation.published import PUBLISHED, PublishedFigures
-from pipeline.reporting import figures
+from pipeline.reporting import experiments, figures
 from pipeline.reporting.figures import DARK, LIGHT, ColourScale
-from pipeline.reporting.inputs import Predictions, ReportInputs
+from pipeline.reporting.inputs import Experiments, Predictions, ReportInputs
 
 EN_DASH = "–"
 NBSP = "\N{NO-BREAK SPACE}"
@@ -58,6 +58,10 @@ SOURCE_NAMES = {
 
 TILE_WIDTH_PX = 320
 """Frames shrink to this in the page: nine real frames make a page of 3.2 MB, at 640 pixels of 7.6 MB."""
+
+MOST_COMPARED = 30
+"""Rows of the table of experiments."""
+LONGEST_VALUE = 28
 
 RANKS = (
     ("best", "Best", "lowest RMSE of all test frames"),
@@ -98,6 +102,7 @@ def render_report(inputs: ReportInputs) -> str:
             for name, light in charts[LIGHT].items()
         },
         training=training_summary(inputs),
+        comparison=None if inputs.experiments is None else comparison(inputs.experiments),
         measures=MEASURES,
         protocols=list(PROTOCOLS),
         commands=commands(inputs.environment),
@@ -368,6 +373,89 @@ def training_summary(inputs: ReportInputs) -> TrainingSummary | None:
         best_epoch=best,
         best_rmse=None if best is None else float(history["val_rmse"].min()),
     )
+
+
+# The other experiments of the store
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    name: str
+    is_this: bool
+    params: Sequence[str]
+    val_rmse: float
+    test_rmse: float
+    test_delta1: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """This run among others; what it says holds on the day on which the store was read, and no longer."""
+
+    group: str | None
+    as_of: str
+    in_store: int
+    params: Sequence[str]
+    """in which the runs differ"""
+    runs: Sequence[ComparedRun]
+    """by validation RMSE, the lowest first; a long list is cut, but for this run"""
+    count: int
+    """runs before that cut, this one included"""
+    ranked_by: str
+    seeds: SeedSummary | None
+
+
+@dataclass(frozen=True)
+class SeedSummary:
+    """Mean and standard deviation over the runs that differ from this one in the seed alone."""
+
+    runs: int
+    rmse: float
+    rmse_spread: float
+    delta1: float
+    delta1_spread: float
+
+
+def comparison(given: Experiments) -> Comparison:
+    names = experiments.differing(given.runs)
+    score = experiments.score_of_search(given.runs)
+    ordered = given.runs.sort_values(score, kind="stable", na_position="last").reset_index(drop=True)
+    shown = ordered[(ordered.index < MOST_COMPARED) | ordered["is_this"]]
+    rows = [
+        ComparedRun(
+            row["name"],
+            bool(row["is_this"]),
+            [_short_value(row[name]) for name in names],
+            row["val_rmse"],
+            row["test_rmse"],
+            row["test_delta1"],
+        )
+        for _, row in shown.iterrows()
+    ]
+    return Comparison(
+        group=given.group,
+        as_of=given.as_of,
+        in_store=given.in_store,
+        params=[experiments.short(name) for name in names],
+        runs=rows,
+        count=len(ordered),
+        ranked_by="validation RMSE" if score == "val_rmse" else "test RMSE",
+        seeds=_seed_summary(given),
+    )
+
+
+def _seed_summary(given: Experiments) -> SeedSummary | None:
+    seeds = experiments.seeds_of_this(given.runs).dropna(subset=["test_rmse", "test_delta1"])
+    if len(seeds) < 2:
+        return None
+    rmse, delta1 = seeds["test_rmse"], seeds["test_delta1"]
+    return SeedSummary(len(seeds), rmse.mean(), rmse.std(ddof=1), delta1.mean(), delta1.std(ddof=1))
+
+
+def _short_value(value: Any) -> str:
+    """A parameter as MLflow keeps it, cut to what a column can hold; an en dash where a run has none."""
+    text = "" if value in (None, "None") or value != value else str(value)
+    return shown_value(text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…")
 
 
 # What is needed to repeat it

@@ -33,6 +33,20 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class Experiments:
+    """The report's run beside others of the store, as `pipeline.reporting.experiments` puts them together."""
+
+    runs: pd.DataFrame
+    """one row a run, this one first; the columns stand in that module"""
+    group: str | None
+    """the name that all of them share; None: all of the store that finished"""
+    as_of: str
+    """the day on which the store was read"""
+    in_store: int
+    """how many finished runs it held"""
+
+
+@dataclass(frozen=True)
 class ReportInputs:
     """Everything that a report shows. A column, an entry or a number that is absent is left out of it."""
 
@@ -52,3 +66,5 @@ class ReportInputs:
     data_fingerprint: str
     run_id: str | None
     """of the MLflow run; None where nothing was logged"""
+    experiments: Experiments | None = None
+    """read from the MLflow store, which DVC knows nothing of; None where there is nothing to compare with"""

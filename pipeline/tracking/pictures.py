@@ -16,7 +16,7 @@ from pipeline.training.tracker import Tracker
 
 FRAMES = 3
 MOMENTS = 5
-"""In how many epochs pictures are made: the first, the last and some between."""
+"""How many pictures are made: before training, after it, and some between."""
 GAP_PX = 4
 MISSING = (139, 143, 148)
 
@@ -30,12 +30,13 @@ class SamplePictures:
         chosen = np.unique(np.linspace(0, len(shards) - 1, FRAMES + 2).round().astype(int)[1:-1])
         self._rgb_u8 = shards.rgb_u8[chosen]
         self._depth_m = shards.depth_mm[chosen].float() / 1000
-        self._epochs = set(np.linspace(1, epochs, MOMENTS).round().astype(int).tolist())
+        # From 0, where MLflow's slider stands at first.
+        self._epochs = set(np.linspace(0, epochs, MOMENTS).round().astype(int).tolist())
         self._device = device
 
     @torch.inference_mode()
     def log(self, tracker: Tracker, network: nn.Module, epoch: int, step: int) -> None:
-        """Log a picture if `epoch` is one of those chosen."""
+        """Log a picture if `epoch` is one of those chosen; epoch 0 is before training."""
         if epoch not in self._epochs:
             return
         was_training = network.training

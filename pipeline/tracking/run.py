@@ -124,7 +124,7 @@ class StageRun(Run):
         self._system.stop()
         if kind is None:
             self.set_tags({stage_tag(self._stage): "executed"})
-        self.log_metrics({f"stage/{self._stage}/seconds": time.perf_counter() - self._started})
+        self.log_metrics({f"wall_s/{self._stage}": time.perf_counter() - self._started})
         super().__exit__(kind, error, trace)
 
 

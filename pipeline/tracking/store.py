@@ -22,7 +22,8 @@ import mlflow
 import requests
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 ANSWER_S = 10.0
 """How long a server may take to answer at all."""
@@ -33,6 +34,14 @@ PAGE = 1000
 def store_uri() -> str:
     """`MLFLOW_TRACKING_URI` if set, else the SQLite file at the repository's root."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository_root() / 'mlflow.db'}"
+
+
+def shown_uri() -> str:
+    """The store's address without its password, for messages."""
+    try:
+        return make_url(store_uri()).render_as_string(hide_password=True)
+    except ArgumentError:  # a path, say
+        return store_uri()
 
 
 def open_store() -> mlflow.MlflowClient:
@@ -52,12 +61,13 @@ def open_store() -> mlflow.MlflowClient:
         return client
     except requests.RequestException as error:
         raise PipelineError(
-            f"the MLflow store {uri} cannot be opened: the server does not answer ({type(error).__name__}); "
+            f"the MLflow store {shown_uri()} cannot be opened: "
+            f"the server does not answer ({type(error).__name__}); "
             "start it, or unset MLFLOW_TRACKING_URI to use mlflow.db here"
         ) from error
     except (MlflowException, SQLAlchemyError) as error:
         reason = str(error).partition("\n")[0]  # SQLAlchemy adds the statement and a link below
-        raise PipelineError(f"the MLflow store {uri} cannot be opened: {reason}") from error
+        raise PipelineError(f"the MLflow store {shown_uri()} cannot be opened: {reason}") from error
 
 
 def experiment_id(client: mlflow.MlflowClient, name: str) -> str:

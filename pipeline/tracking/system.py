@@ -37,6 +37,7 @@ class SystemMetrics:
         self._thread.join()
 
     def _work(self) -> None:
+        self._sample()  # psutil tells the load since the last call, so the first says nothing
         wait_s = FIRST_S
         while not self._stopped.wait(wait_s):
             self._log_points(self._sample())

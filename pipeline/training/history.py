@@ -36,7 +36,7 @@ class Epoch:
         val_loss = group("val_loss_")
         return cls(
             int(row["epoch"]),
-            int(row["step"]),
+            int(row.get("step", row["epoch"])),  # older files count epochs only
             row["seconds"],
             row["learning_rate"],
             row["frames_per_s"],

@@ -74,11 +74,12 @@ def test_an_experiment_that_only_reports_is_complete_too(toy: Toy) -> None:
     assert toy.artifacts(run) == ALL_FILES
 
 
-def test_a_queue_with_two_workers_loses_nothing(toy: Toy) -> None:
-    weights = ["0.1", "0.3", "0.7", "0.9"]
+def test_eight_queued_experiments_of_four_workers_on_a_store_that_does_not_exist_lose_nothing(toy: Toy) -> None:
+    (toy.root / "mlflow.db").unlink()
+    weights = [f"0.{number}" for number in range(1, 9)]
     toy.experiment("--queue", "-S", f"loss.ssim_weight={','.join(weights)}", "-S", "tracking.group=weights")
-    toy.run("dvc", "queue", "start", "-j", "2")
-    wait_until(lambda: toy.run("dvc", "queue", "status").count("Success") == 4, 120, "four experiments succeed")
+    toy.start_queue(workers=4)
+    wait_until(lambda: toy.run("dvc", "queue", "status").count("Success") == 8, 280, "eight experiments succeed")
     runs = toy.runs().values()
     assert sorted(run.data.params["loss.ssim_weight"] for run in runs) == weights
     assert {run.info.status for run in runs} == {"FINISHED"}

@@ -47,7 +47,7 @@ def test_what_a_dead_server_misses_is_sent_when_it_is_back(toy: Toy, server: Ser
 
 def test_a_server_that_stays_away_ends_no_training_and_sync_brings_it_all(toy: Toy, server: Server) -> None:
     served(toy, server)
-    slow = (toy.root / "params.yaml").read_text(encoding="utf-8").replace("pause_s: 0.0", "pause_s: 0.2")
+    slow = (toy.root / "params.yaml").read_text(encoding="utf-8").replace("pause_s: 0.0", "pause_s: 0.5")
     (toy.root / "params.yaml").write_text(slow, encoding="utf-8")
     process = toy.start("python", "toy_stage.py", "train")
     wait_until(lambda: is_training(toy), 60, "the training runs")

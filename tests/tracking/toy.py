@@ -90,10 +90,9 @@ class Toy:
             command,
             cwd=self.root,
             env=self.environment,
-            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            **options,
+            **{"stdout": subprocess.PIPE} | options,
         )
 
     def run(self, *command: str, status: int = 0) -> str:
@@ -104,6 +103,11 @@ class Toy:
 
     def experiment(self, *arguments: str, status: int = 0) -> str:
         return self.run("dvc", "exp", "run", *arguments, status=status)
+
+    def start_queue(self, workers: int) -> None:
+        # Not through a pipe: the workers would hold it until they end, minutes after the last experiment.
+        with self.start("dvc", "queue", "start", "-j", str(workers), stdout=subprocess.DEVNULL) as process:
+            assert process.wait(timeout=120) == 0
 
     @property
     def client(self) -> mlflow.MlflowClient:

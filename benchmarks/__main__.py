@@ -1,0 +1,43 @@
+"""`python -m benchmarks [NAME...]`, which `depth bench` runs from the repository's root."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+from benchmarks.entries import RESULTS, environment_of, save, table
+from pipeline.errors import reported_to_user
+
+SUBJECTS = {"tracking": "share of the training time that logging to MLflow takes (6 minutes)"}
+"""Name of the module here -> what it measures."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="depth bench",
+        description="Measure, print a table, and write the figures into FILE.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["names:", *(f"  {name:<10} {what}" for name, what in SUBJECTS.items())]),
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: everything)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"results (default: {RESULTS})")
+    parser.add_argument(
+        "--quick", action="store_true", help="smallest sizes: shows that it works; written only with --out"
+    )
+    options = parser.parse_args()
+    for name in options.names:
+        if name not in SUBJECTS:
+            parser.error(f"there is no benchmark '{name}'; there is {', '.join(SUBJECTS)}")
+    out = options.out or (None if options.quick else RESULTS)
+    with reported_to_user("depth bench"):
+        for name in options.names or SUBJECTS:
+            entries = importlib.import_module(f"benchmarks.{name}").measure(options.quick)
+            if out is not None:
+                for device in {entry.device for entry in entries}:
+                    save([e for e in entries if e.device == device], environment_of(device), out)
+            print(table(entries), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Every combination of some listed values, as `dvc exp run --queue` makes them, and what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from pipeline.errors import PipelineError
+from pipeline.progress import progress_bar
+from pipeline.sweeps.queue import Queue, State
+from pipeline.tracking.compare import Result
+
+POLL_S = 2.0
+PATIENCE = 5
+"""After how many looks in a row an experiment whose process is gone counts as failed."""
+
+
+def run_grid(overrides: Sequence[str], queue: Queue) -> dict[str, State]:
+    """Queue every combination, wait until all have ended, and return how, by the names that DVC invented.
+
+    An interruption takes them out of the queue again; those that have ended stay experiments.
+    """
+    states: dict[str, State] = {}
+    names = queue.submit(None, overrides)
+    missing = dict.fromkeys(names, 0)
+    try:
+        with progress_bar(len(names), "sweep", "experiment") as progress:
+            while len(states) < len(names):
+                found = queue.states()
+                for name in names:
+                    state = found.get(name, State.LOST)
+                    missing[name] = missing[name] + 1 if state is State.LOST else 0
+                    if name in states:
+                        continue
+                    if state in (State.SUCCEEDED, State.FAILED) or missing[name] >= PATIENCE:
+                        states[name] = state
+                        progress.update()
+                if len(states) < len(names):
+                    time.sleep(POLL_S)
+    except BaseException:
+        queue.stop(set(names) - set(states))
+        raise
+    for name in names:
+        if states[name] is State.SUCCEEDED:
+            queue.complete(name)
+    return states
+
+
+def swept_keys(overrides: Sequence[str]) -> list[str]:
+    """The parameters that have several values in a grid, in its order; all of them if none has."""
+    pairs = [item.partition("=")[::2] for item in overrides if not item.startswith("tracking.group=")]
+    several = [pair for pair in pairs if "," in pair[1]]  # a,b and choice(a,b) and range(a,b)
+    return [key.rpartition(":")[2].lstrip("+~") for key, _ in several or pairs]
+
+
+def table(keys: Sequence[str], results: dict[str, Result | None], states: dict[str, State]) -> str:
+    """The experiments by their values of `keys`, with the errors of validation and test."""
+    columns = [*keys, "val RMSE (m)", "test RMSE (m)", "test δ1", "experiment"]
+
+    def order(name: str) -> list[tuple[int, float, str]]:
+        result = results[name]
+        return [_sortable(result.params.get(key, "") if result else "") for key in keys]
+
+    rows = []
+    for name in sorted(results, key=order):
+        result = results[name]
+        params, metrics = (result.params, result.metrics) if result else ({}, {})
+        best = result.best if result else None
+        failed = "" if states[name] is State.SUCCEEDED else f" ({states[name]})"
+        rows.append(
+            [
+                *(params.get(key, "?") for key in keys),
+                number(best),
+                number(metrics.get("test/full/rmse")),
+                number(metrics.get("test/full/delta1")),
+                f"{name}{failed}",
+            ]
+        )
+    return aligned([columns, *rows])
+
+
+def _sortable(text: str) -> tuple[int, float, str]:
+    try:
+        return 0, float(text), ""
+    except ValueError:
+        return 1, 0.0, text
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns of equal width."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def refuse_failures(states: dict[str, State], queue: Queue) -> None:
+    """Raises `PipelineError` that names the experiments which did not succeed."""
+    failed = [name for name, state in states.items() if state is not State.SUCCEEDED]
+    if failed:
+        raise PipelineError(
+            f"{len(failed)} of {len(states)} experiments did not succeed ({', '.join(failed)}); "
+            f"{queue.explain(failed[0])}"
+        )

@@ -1,0 +1,36 @@
+"""What `depth sweep --trials` searches. The only place that says so; `--help` prints it from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of one parameter, both ends included."""
+
+    low: float
+    high: float
+    log: bool = False
+    """whether equal factors, not equal differences, are equally likely"""
+    step: int | None = None
+    """the distance of whole numbers; None: any number between"""
+
+    def __str__(self) -> str:
+        how = f", whole numbers in steps of {self.step}" if self.step else ", logarithmic" if self.log else ""
+        return f"{self.low:g} to {self.high:g}{how}"
+
+    def text(self, value: float) -> str:
+        """The value as it is given to an experiment, with four digits."""
+        return str(int(value)) if self.step else f"{float(f'{value:.4g}')!r}"
+
+
+Space = dict[str, Range]
+
+SPACE: Space = {
+    "loss.ssim_weight": Range(0.0, 1.0),
+    # Below 0.0001 the default 20 epochs leave the network untrained.
+    "train.learning_rate": Range(0.0001, 0.005, log=True),
+    # 8 to 24 channels are 0.13 to 1.1 million parameters.
+    "network.width": Range(8, 24, step=4),
+}

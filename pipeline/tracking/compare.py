@@ -1,0 +1,142 @@
+"""The runs of several DVC experiments beside each other, and of one that is still at work."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import mlflow
+import pandas as pd
+from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipeline.errors import PipelineError
+from pipeline.tracking.records import STAGES
+from pipeline.tracking.run import repository_mark, stage_tag
+from pipeline.tracking.store import experiment_id, open_store, search_runs
+
+OBJECTIVE = "val/rmse"
+"""What experiments are compared by, best of all epochs: the checkpoint that is scored is that epoch's."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the run of an experiment has told so far."""
+
+    run_id: str
+    status: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    """the last value of each"""
+    tags: dict[str, str]
+    curve: list[float]
+    """the objective, epoch by epoch"""
+
+    @property
+    def best(self) -> float | None:
+        """The lowest value of the objective; None if none was logged, as without validation frames."""
+        return min((value for value in self.curve if value == value), default=None)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether only evaluation and report are left."""
+        return stage_tag("train") in self.tags
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every stage was executed in the run or its results added to it."""
+        return all(stage_tag(stage) in self.tags for stage in STAGES)
+
+
+class Results:
+    """Reads and tags the runs of DVC experiments. Calls raise `PipelineError` if the store does not answer."""
+
+    def __init__(self, mlflow_experiment: str) -> None:
+        self._client = open_store()
+        with _told(self._client):
+            self._number = experiment_id(self._client, mlflow_experiment)
+
+    def find(self, experiment: str, clone: str | None = None) -> Result | None:
+        """The newest run of the DVC experiment of this name, made in this clone or in the folder `clone` elsewhere.
+
+        Others that share the store may have experiments of the same name.
+        """
+        where = f"tags.`dvc.experiment` = '{experiment}' AND tags.repository "
+        with _told(self._client):
+            found = search_runs(
+                self._client, self._number, where + (f"LIKE '%/{clone}'" if clone else f"= '{repository_mark()}'")
+            )
+            valid = [run for run in found if run.data.tags.get("superseded") != "true"]
+            if not valid:
+                return None
+            return self._result(max(valid, key=lambda run: run.info.start_time))
+
+    def _result(self, run: StoredRun) -> Result:
+        history = self._client.get_metric_history(run.info.run_id, OBJECTIVE)
+        by_step = {point.step: point.value for point in sorted(history, key=lambda point: point.timestamp)}
+        return Result(
+            run.info.run_id,
+            run.info.status,
+            dict(run.data.params),
+            dict(run.data.metrics),
+            dict(run.data.tags),
+            [by_step[step] for step in sorted(by_step)],
+        )
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        with _told(self._client):
+            for key, value in tags.items():
+                self._client.set_tag(run_id, key, value)
+
+    def adopt(self, run_id: str) -> None:
+        """Count a run that was made in another clone as one of this: its experiment has been brought here."""
+        self.tag(run_id, {"repository": repository_mark()})
+
+
+SCORES = (OBJECTIVE, "test/full/rmse", "test/full/delta1")
+"""What `finished_runs` compares: of the objective the best of all epochs."""
+
+
+def finished_runs(experiment: str, group: str | None) -> pd.DataFrame:
+    """One row for each finished run of the MLflow experiment, of one group or of all, the newest first.
+
+    Columns: `run_id`, `name`, `group`, `training` (the run whose weights it has: its own id, unless it reuses
+    them), `params.…` as text, and the scores above, NaN where a run has none. Runs that a later attempt
+    replaced are left out. Raises `PipelineError` if the store does not answer.
+    """
+    client = open_store()
+    rows = []
+    with _told(client):
+        found = client.get_experiment_by_name(experiment)
+        for run in search_runs(client, found.experiment_id, "attributes.status = 'FINISHED'") if found else []:
+            tags, scores = run.data.tags, {name: run.data.metrics.get(name) for name in SCORES}
+            if tags.get("superseded") == "true" or (group is not None and tags.get("group") != group):
+                continue
+            if scores[OBJECTIVE] is not None:
+                history = client.get_metric_history(run.info.run_id, OBJECTIVE)
+                scores[OBJECTIVE] = min(
+                    (point.value for point in history if point.value == point.value), default=None
+                )
+            rows.append(
+                {
+                    "run_id": run.info.run_id,
+                    "name": run.info.run_name,
+                    "group": tags.get("group"),
+                    "training": tags.get("training.run_id", run.info.run_id),
+                    **{f"params.{name}": value for name, value in run.data.params.items()},
+                    **scores,
+                }
+            )
+    columns = ["run_id", "name", "group", "training", *SCORES]
+    return pd.DataFrame(rows, columns=None if rows else columns).astype(dict.fromkeys(SCORES, float))
+
+
+@contextlib.contextmanager
+def _told(client: mlflow.MlflowClient) -> Iterator[None]:
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise PipelineError(f"MLflow at {client.tracking_uri} does not answer: {reason}") from error

@@ -1,0 +1,93 @@
+"""`depth bench`: that it runs and says what it found. How fast anything is, no test can tell."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.entries import Entry, environment_of, save, table
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {"processor": "abacus"}
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline.cli", "bench", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+
+
+def test_what_logging_costs_is_measured_over_both_kinds_of_store_and_written_with_its_limits(
+    tmp_path: Path,
+) -> None:
+    results = REPOSITORY / "reports" / "benchmarks.json"
+    before = results.read_bytes() if results.is_file() else None
+    done = bench("tracking", "--quick", "--out", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    rows = {
+        row["name"]: row for row in json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["entries"]
+    }
+    assert set(rows) == {"tracking.sqlite", "tracking.sqlite.ratio", "tracking.http", "tracking.http.ratio"}
+    assert [
+        (rows[f"tracking.{kind}"]["limit"], rows[f"tracking.{kind}"]["unit"]) for kind in ("sqlite", "http")
+    ] == [
+        (1.0, "%"),
+        (2.0, "%"),
+    ]
+    for row in rows.values():
+        assert row["value"] > 0
+        assert row["against"]
+        assert row["date"].endswith("+00:00")
+        assert {"torch", "mlflow", "processor", "cores"} <= set(row["environment"])
+        assert row["name"] in done.stdout
+    for kind in ("sqlite", "http"):
+        row = rows[f"tracking.{kind}"]
+        parts = {name: value for name, value in row["details"].items() if name.startswith("share_")}
+        assert row["value"] == pytest.approx(sum(parts.values()))
+        assert len(parts) == 4
+        assert all(value > 0 for value in parts.values()), "a cost of nothing was not measured"
+    assert (results.read_bytes() if results.is_file() else None) == before, "smallest sizes are no results"
+
+
+def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
+    done = bench("trakcing")
+    assert done.returncode == 2
+    assert "there is no benchmark 'trakcing'; there is tracking" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "limit", "reached"),
+    [
+        ("lower", 0.9, 1.0, True),
+        ("lower", 1.1, 1.0, False),
+        ("higher", 12.0, 10.0, True),
+        ("higher", 9.0, 10.0, False),
+        ("lower", 5.0, None, None),
+    ],
+)
+def test_a_limit_is_reached_from_the_better_side(
+    better: str, value: float, limit: float | None, reached: bool | None
+) -> None:
+    entry = Entry("a", value, "x", "peer", limit, "lower" if better == "lower" else "higher")
+    assert entry.reached is reached
+    assert ("MISSED" in table([entry])) == (reached is False)
+
+
+def test_a_second_measurement_replaces_the_first_and_leaves_other_names_and_devices(tmp_path: Path) -> None:
+    path = tmp_path / "benchmarks.json"
+    save([Entry("ssim", 1.0, "x", "peer"), Entry("step", 2.0, "x", "limit")], ENVIRONMENT, path)
+    save([Entry("ssim", 3.0, "x", "peer", device="cuda")], ENVIRONMENT, path)
+    save([Entry("ssim", 4.0, "x", "peer")], ENVIRONMENT, path)
+    rows = json.loads(path.read_text(encoding="utf-8"))["entries"]
+    assert {(row["name"], row["device"]): row["value"] for row in rows} == {
+        ("ssim", "cpu"): 4.0,
+        ("ssim", "cuda"): 3.0,
+        ("step", "cpu"): 2.0,
+    }
+
+
+def test_the_name_of_the_host_is_not_published() -> None:
+    assert "host" not in environment_of("cpu")
