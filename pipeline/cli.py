@@ -53,9 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     prune = commands.add_parser(
         "prune",
-        help="delete the MLflow runs of removed DVC experiments",
-        description="Show the runs of this clone whose DVC experiment was removed or that a later attempt has "
-        "replaced; with --yes delete them for good, with their artifacts.",
+        help="delete the MLflow runs of removed and failed DVC experiments",
+        description="Show the runs of this clone whose DVC experiment was removed, that failed or were killed, or "
+        "that a later attempt has replaced; with --yes delete them for good, with their artifacts. A run that "
+        "trained the weights of one that stays is left.",
     )
     prune.add_argument("--yes", action="store_true", help="delete what is shown")
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 
 
@@ -44,6 +45,24 @@ def reported_to_user(command: str) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def signals_postponed() -> Iterator[None]:
+    """Ctrl-C and polite kills wait until the block is done, half of which would leave what nobody knows of."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    came: list[int] = []
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ends}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for late in came:
+        signal.raise_signal(late)
 
 
 def _terminate(number: int, _frame: object) -> None:

@@ -91,6 +91,18 @@ def link_or_copy(source: Path, target: Path) -> None:
                 shutil.copyfile(source, partial)
 
 
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file for the block. It ends with its process, also by kill -9.
+
+    Raises `BlockingIOError` while another process holds it, unless it is to `wait`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
 def _clone(source: Path, target: Path) -> bool:
     ficlone = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
     with source.open("rb") as original, target.open("wb") as clone:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from pipeline.errors import PipelineError, Terminated
+from pipeline.errors import PipelineError, Terminated, signals_postponed
 from pipeline.paths import STATE, repository_root
 
 HOST = "127.0.0.1"
@@ -82,7 +82,7 @@ def _server(port: int, uri: str, log: Path) -> Iterator[subprocess.Popen[bytes]]
     log.parent.mkdir(parents=True, exist_ok=True)
     server = None
     try:
-        with log.open("wb") as output, _postponed_signals():
+        with log.open("wb") as output, signals_postponed():
             server = subprocess.Popen(
                 command, env=environment, stdout=output, stderr=output, start_new_session=True
             )
@@ -90,21 +90,6 @@ def _server(port: int, uri: str, log: Path) -> Iterator[subprocess.Popen[bytes]]
     finally:
         if server is not None:
             _end(server)
-
-
-@contextlib.contextmanager
-def _postponed_signals() -> Iterator[None]:
-    """A signal in the middle of a start would leave a process that nobody knows. Its handler acts afterwards."""
-    came: list[int] = []
-    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ends}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    for late in came:
-        signal.raise_signal(late)
 
 
 def _answers(server: subprocess.Popen[bytes], port: int) -> bool:

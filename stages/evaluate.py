@@ -25,14 +25,19 @@ from pipeline.evaluation.predictor import network_predictor
 from pipeline.files import write_json, written_whole
 from pipeline.model.checkpoint import load_network, read_checkpoint_info
 from pipeline.model.network import count_parameters
-from pipeline.params import load_params
+from pipeline.params import Evaluate, load_params
 from pipeline.tracking import stage_run
 from pipeline.training.device import choose_device, memory_shortage_told
 
 
 def main() -> None:
     params = load_params()
-    settings = params.evaluate
+    with stage_run("evaluate", params.model_dump()) as run, memory_shortage_told("evaluate.batch_size"):
+        run.set_tags({"device": str(choose_device(params.evaluate.device))})
+        score(params.evaluate)
+
+
+def score(settings: Evaluate) -> None:
     device = choose_device(settings.device)
     checkpoint = paths.BEST_CHECKPOINT if settings.checkpoint == "best" else paths.LAST_CHECKPOINT
     network, info = load_network(checkpoint), read_checkpoint_info(checkpoint)
@@ -40,8 +45,7 @@ def main() -> None:
     predict = network_predictor(network, info.input_size, info.border, device)
     mean_m = mean_training_depth()
 
-    memory = memory_shortage_told("evaluate.batch_size")
-    with stage_run("evaluate", params.model_dump()), memory, open_source(paths.RAW) as source:
+    with open_source(paths.RAW) as source:
         frames, test = source.frames, source.splits["test"]
         evaluation = evaluate_on_source(
             predict, lambda rgb: mean_m.expand(len(rgb), -1, -1, -1), frames, test, settings.batch_size

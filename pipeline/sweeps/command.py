@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 from collections.abc import Sequence
 
 from pipeline.errors import PipelineError
@@ -56,6 +57,10 @@ def sweep(
     for item in overrides:
         if "=" not in item:
             raise PipelineError(f"-S {item}: write KEY=VALUE")
+        if item.startswith("tracking."):
+            raise PipelineError(f"-S {item}: a sweep sets tracking.group itself, by --name")
+    if name and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        raise PipelineError(f"--name {name}: experiments bear it: a letter, then letters, digits, - and _")
     if trials is None:
         if ray_address:
             raise PipelineError("--ray works with --trials only")

@@ -6,10 +6,8 @@ The study is an SQLite file under `.state`, so that a search that was stopped, o
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
-import re
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,12 +19,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline import paths
 from pipeline.errors import PipelineError
+from pipeline.files import locked
 from pipeline.progress import progress_bar
 from pipeline.sweeps.grid import aligned, number
 from pipeline.sweeps.queue import State
 from pipeline.sweeps.space import Range, Space
 from pipeline.tracking.compare import Result
-from pipeline.tracking.store import first_use_lock
 
 POLL_S = 2.0
 PATIENCE = 5
@@ -68,8 +66,6 @@ class Study:
         pruner: optuna.pruners.BasePruner | None = None,
     ) -> None:
         """Go on with the study of this name, or begin it. Raises `PipelineError` if it searched something else."""
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-            raise PipelineError(f"the name {name!r} may hold letters, digits, - and _ only: experiments bear it")
         self.name = name
         self._space = space
         self._fixed = list(fixed)
@@ -218,7 +214,7 @@ def _open(name: str, pruner: optuna.pruners.BasePruner) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = paths.repository_root() / paths.STATE / "optuna.db"
     uri = f"sqlite:///{path}"
-    with first_use_lock(uri):  # two processes that create the tables at once disturb each other
+    with locked(path.with_name("optuna.lock")):  # two processes that create the tables at once disturb each other
         storage = optuna.storages.RDBStorage(uri, engine_kwargs={"connect_args": {"timeout": 60}})
         study = optuna.create_study(
             storage=storage, study_name=name, direction="minimize", pruner=pruner, load_if_exists=True
@@ -233,10 +229,8 @@ def _open(name: str, pruner: optuna.pruners.BasePruner) -> optuna.Study:
 def _alone(name: str) -> Iterator[None]:
     """Two processes that drive one study would take each other's trials for lost."""
     path: Path = paths.repository_root() / paths.STATE / "sweeps" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PipelineError(f"the sweep {name} is already being run by another process") from None
-        yield
+    try:
+        with locked(path, wait=False):
+            yield
+    except BlockingIOError:
+        raise PipelineError(f"the sweep {name} is already being run by another process") from None

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import mlflow
 import pandas as pd
 from mlflow.entities import Run as StoredRun
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.errors import PipelineError
 from pipeline.tracking.records import STAGES
 from pipeline.tracking.run import repository_mark, stage_tag
-from pipeline.tracking.store import experiment_id, open_store, search_runs
+from pipeline.tracking.store import experiment_id, open_store, replaced_runs, search_runs, told
 
 OBJECTIVE = "val/rmse"
 """What experiments are compared by, best of all epochs: the checkpoint that is scored is that epoch's."""
@@ -55,7 +50,7 @@ class Results:
 
     def __init__(self, mlflow_experiment: str) -> None:
         self._client = open_store()
-        with _told(self._client):
+        with told():
             self._number = experiment_id(self._client, mlflow_experiment)
 
     def find(self, experiment: str, clone: str | None = None) -> Result | None:
@@ -64,14 +59,13 @@ class Results:
         Others that share the store may have experiments of the same name.
         """
         where = f"tags.`dvc.experiment` = '{experiment}' AND tags.repository "
-        with _told(self._client):
+        with told():
             found = search_runs(
                 self._client, self._number, where + (f"LIKE '%/{clone}'" if clone else f"= '{repository_mark()}'")
             )
-            valid = [run for run in found if run.data.tags.get("superseded") != "true"]
-            if not valid:
+            if not found:
                 return None
-            return self._result(max(valid, key=lambda run: run.info.start_time))
+            return self._result(max(found, key=lambda run: run.info.start_time))
 
     def _result(self, run: StoredRun) -> Result:
         history = self._client.get_metric_history(run.info.run_id, OBJECTIVE)
@@ -86,7 +80,7 @@ class Results:
         )
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
-        with _told(self._client):
+        with told():
             for key, value in tags.items():
                 self._client.set_tag(run_id, key, value)
 
@@ -108,11 +102,13 @@ def finished_runs(experiment: str, group: str | None) -> pd.DataFrame:
     """
     client = open_store()
     rows = []
-    with _told(client):
+    with told():
         found = client.get_experiment_by_name(experiment)
-        for run in search_runs(client, found.experiment_id, "attributes.status = 'FINISHED'") if found else []:
+        runs = search_runs(client, found.experiment_id, "attributes.status = 'FINISHED'") if found else []
+        replaced = replaced_runs(runs)
+        for run in runs:
             tags, scores = run.data.tags, {name: run.data.metrics.get(name) for name in SCORES}
-            if tags.get("superseded") == "true" or (group is not None and tags.get("group") != group):
+            if run.info.run_id in replaced or (group is not None and tags.get("group") != group):
                 continue
             if scores[OBJECTIVE] is not None:
                 history = client.get_metric_history(run.info.run_id, OBJECTIVE)
@@ -131,12 +127,3 @@ def finished_runs(experiment: str, group: str | None) -> pd.DataFrame:
             )
     columns = ["run_id", "name", "group", "training", *SCORES]
     return pd.DataFrame(rows, columns=None if rows else columns).astype(dict.fromkeys(SCORES, float))
-
-
-@contextlib.contextmanager
-def _told(client: mlflow.MlflowClient) -> Iterator[None]:
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise PipelineError(f"MLflow at {client.tracking_uri} does not answer: {reason}") from error

@@ -22,6 +22,8 @@ class Execution:
     """the DVC experiment's name; None under a plain `dvc repro`"""
     baseline_rev: str | None
     """the commit that the DVC experiment starts from"""
+    command: str
+    """mark of the process that executes the stages"""
 
 
 def current_execution() -> Execution:
@@ -31,10 +33,9 @@ def current_execution() -> Execution:
     that was started without DVC is an execution by itself.
     """
     experiment = os.environ.get("DVC_EXP_NAME") or None
-    key = process_mark(_command())
-    return Execution(
-        f"{key}:{experiment}" if experiment else key, experiment, os.environ.get("DVC_EXP_BASELINE_REV") or None
-    )
+    command = process_mark(_command())
+    key = f"{command}:{experiment}" if experiment else command
+    return Execution(key, experiment, os.environ.get("DVC_EXP_BASELINE_REV") or None, command)
 
 
 def _command() -> psutil.Process:

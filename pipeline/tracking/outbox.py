@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import json
 import queue
 import shutil
 import sys
@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import requests
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from pipeline.files import read_json, write_json
+from pipeline.errors import signals_postponed
+from pipeline.files import locked, read_json, write_json, write_text
+from pipeline.tracking.store import first_line, shown_uri
 
 Entry = dict[str, Any]
 """One call of the client as JSON: `call` names it, the rest are its arguments."""
@@ -31,6 +34,10 @@ RETRY_S = 10.0
 """How long the store is left alone after it could not be reached."""
 REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST"}
 """Error codes that stay the same however often a call is repeated: the run was deleted, say."""
+TEMPORARY = {401, 403, 408, 425, 429}
+"""HTTP statuses of refusals that may end: a password is mended, a limit is lifted."""
+PATIENCE_S = 30.0
+"""How long the runs that ended processes left may keep a start waiting."""
 _LOCK = "lock"
 _ADDRESS = "address.json"
 
@@ -50,11 +57,14 @@ class Outbox:
         self._closing = threading.Event()
         self._held = contextlib.ExitStack()
         self._kept = 0
+        """number of the next entry that is kept; 0 while none is"""
+        self._reason = ""
         self._retry_at = 0.0
         self._warned = False
         self._failure: BaseException | None = None
-        self.busy_s = 0.0
-        """processor time of the sending thread, in seconds"""
+        if earlier := kept_entries(folder):  # of an earlier stage: what comes now must wait for it
+            self._held.enter_context(locked(folder / _LOCK, wait=False))
+            self._kept = int(earlier[-1].stem) + 1
         self._thread = threading.Thread(target=self._work, name="outbox", daemon=True)
         self._thread.start()
 
@@ -63,17 +73,18 @@ class Outbox:
 
     def close(self) -> None:
         """Send the rest, or keep it and say so in one line. Raises `OSError` if it can be neither sent nor kept."""
-        self._closing.set()
-        self._queue.put(None)
-        self._thread.join()
-        self._held.close()
+        with signals_postponed():  # a second Ctrl-C would lose what is still in memory
+            self._closing.set()
+            self._queue.put(None)
+            self._thread.join()
+            self._held.close()
         if self._failure is not None:
             raise self._failure
         if self._kept:
-            left = len(list(self._folder.glob("[0-9]*.json")))
+            store, left = shown_uri(self._client.tracking_uri), len(kept_entries(self._folder))
             print(
-                f"warning: MLflow at {self._client.tracking_uri} cannot be reached; {left} calls of run "
-                f"{self._run_id} are kept in {self._folder} and sent at the next start, or by `depth sync`",
+                f"warning: MLflow at {store} did not take {left} calls of run {self._run_id} ({self._reason}); "
+                f"they are kept in {self._folder} and sent at the next start, or by `depth sync`",
                 file=sys.stderr,
             )
 
@@ -85,9 +96,8 @@ class Outbox:
                 open_ = None not in entries
                 for entry in merged(entry for entry in entries if entry is not None):
                     self._deliver(entry)
-                self.busy_s = time.thread_time()
                 self._closing.wait(PACE_S)
-            if self._kept:
+            if self._kept and time.monotonic() >= self._retry_at:
                 self._resend()
         except BaseException as error:  # told by `close`, in the thread that can be heard
             self._failure = error
@@ -112,6 +122,7 @@ class Outbox:
         except Exception as error:
             if not is_refusal(error):
                 self._retry_at = time.monotonic() + RETRY_S
+                self._reason = first_line(error)
                 return False
             if not self._warned:
                 print(f"warning: MLflow refused {entry['call']} of run {self._run_id}: {error}", file=sys.stderr)
@@ -121,8 +132,9 @@ class Outbox:
     def _keep(self, entry: Entry) -> None:
         if not self._kept:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._held.enter_context(_locked(self._folder))
-            write_json(self._folder / _ADDRESS, {"store": self._client.tracking_uri, "run_id": self._run_id})
+            self._held.enter_context(locked(self._folder / _LOCK, wait=False))
+            address = {"store": shown_uri(self._client.tracking_uri), "run_id": self._run_id}
+            write_json(self._folder / _ADDRESS, address)
         keep(self._folder, self._kept, entry)
         self._kept += 1
 
@@ -142,21 +154,24 @@ def deliver_kept(client: mlflow.MlflowClient, folder: Path) -> tuple[int, int]:
     Runs whose process is alive are left to it.
     """
     sent = failed = 0
+    started = time.monotonic()
     for left in sorted(folder.iterdir()) if folder.is_dir() else []:
         address = left / _ADDRESS
         if not address.is_file():
             continue
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(_locked(left))
+                stack.enter_context(locked(left / _LOCK, wait=False))
             except BlockingIOError:
                 continue
             content = read_json(address)
-            if content["store"] != client.tracking_uri:
+            if content["store"] != shown_uri(client.tracking_uri):
                 continue
             if send_kept(client, content["run_id"], left):
                 failed += 1
-                break  # the next would wait as long for the same server
+                if time.monotonic() - started > PATIENCE_S:
+                    break  # the next would wait as long for the same server
+                continue
             shutil.rmtree(left, ignore_errors=True)
             sent += 1
     return sent, failed
@@ -165,6 +180,17 @@ def deliver_kept(client: mlflow.MlflowClient, folder: Path) -> tuple[int, int]:
 def kept_runs(folder: Path) -> set[str]:
     """The runs that have unsent calls in `folder`."""
     return {left.name for left in folder.iterdir() if (left / _ADDRESS).is_file()} if folder.is_dir() else set()
+
+
+def kept_entries(folder: Path) -> list[Path]:
+    """The unsent calls of one run, oldest first."""
+    return sorted(folder.glob("[0-9]*.json"))
+
+
+def kept_tags(folder: Path) -> dict[str, str]:
+    """The tags among the unsent calls of one run."""
+    entries = [read_json(path) for path in kept_entries(folder)]
+    return {key: value for entry in entries if entry["call"] == "tags" for key, value in entry["pairs"]}
 
 
 def keep(folder: Path, number: int, entry: Entry) -> None:
@@ -176,12 +202,12 @@ def keep(folder: Path, number: int, entry: Entry) -> None:
         if entry.get("temporary"):
             Path(entry["path"]).unlink()
         entry = entry | {"path": str(copy), "temporary": True}
-    write_json(folder / f"{number:06d}.json", entry)
+    write_text(folder / f"{number:06d}.json", json.dumps(entry))  # a metric may be NaN, which write_json refuses
 
 
 def send_kept(client: mlflow.MlflowClient, run_id: str, folder: Path) -> int:
     """Send what is kept in `folder`, oldest first; return how many entries are left because one failed."""
-    entries = sorted(folder.glob("[0-9]*.json"))
+    entries = kept_entries(folder)
     for position, path in enumerate(entries):
         try:
             send(client, run_id, read_json(path))
@@ -243,14 +269,11 @@ def _split(entry: Entry, limits: dict[str, tuple[str, int]]) -> Iterator[Entry]:
 
 def is_refusal(error: Exception) -> bool:
     """Whether repeating the call is useless; everything else may be the network's or the server's bad day."""
-    return isinstance(error, FileNotFoundError) or (
-        isinstance(error, MlflowException) and error.error_code in REFUSALS
-    )
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Raises `BlockingIOError` while another process holds the folder. The lock ends with its process."""
-    with (folder / _LOCK).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+    if isinstance(error, FileNotFoundError):
+        return True
+    if isinstance(error, MlflowException):
+        return error.error_code in REFUSALS
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        status = error.response.status_code
+        return 400 <= status < 500 and status not in TEMPORARY
+    return False

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.files import locked
 from pipeline.paths import STATE, repository_root
 
 # Read by mlflow when it is imported. Its default retries hang four minutes on a dead server.
@@ -36,18 +36,33 @@ def store_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository_root() / 'mlflow.db'}"
 
 
-def shown_uri() -> str:
-    """The store's address without its password, for messages."""
+def shown_uri(uri: str | None = None) -> str:
+    """A store's address (the present one's without an argument) without its password, for messages."""
+    uri = uri or store_uri()
     try:
-        return make_url(store_uri()).render_as_string(hide_password=True)
+        return make_url(uri).render_as_string(hide_password=True)
     except ArgumentError:  # a path, say
-        return store_uri()
+        return uri
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong; SQLAlchemy adds the statement and a link below."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Raise `PipelineError` where MLflow's client raises its own errors."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise PipelineError(f"MLflow at {shown_uri()} does not answer: {first_line(error)}") from error
 
 
 def open_store() -> mlflow.MlflowClient:
     """A client of the store. Its first use, which creates the tables, is for one process at a time.
 
-    Raises `PipelineError` if it cannot be opened, after at most 20 s if it is a server that does not answer.
+    Raises `PipelineError` if it cannot be opened, after 10 s if it is a server that says nothing.
     """
     uri = store_uri()
     try:
@@ -66,15 +81,15 @@ def open_store() -> mlflow.MlflowClient:
             "start it, or unset MLFLOW_TRACKING_URI to use mlflow.db here"
         ) from error
     except (MlflowException, SQLAlchemyError) as error:
-        reason = str(error).partition("\n")[0]  # SQLAlchemy adds the statement and a link below
-        raise PipelineError(f"the MLflow store {shown_uri()} cannot be opened: {reason}") from error
+        raise PipelineError(f"the MLflow store {shown_uri()} cannot be opened: {first_line(error)}") from error
 
 
 def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
     """The id of the experiment, created with artifacts beside a local store, restored if it was deleted."""
     uri = store_uri()
-    # A server decides itself where artifacts go; a local path would be meaningless to it.
-    location = (repository_root() / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+    # A server decides itself where artifacts go; a local path would be meaningless to it. Without one the folder
+    # that a run works in would be taken, which may be a copy that DVC deletes.
+    location = (repository_root() / "mlartifacts").as_uri() if not uri.startswith(("http", "databricks")) else None
     with first_use_lock(uri):
         found = client.get_experiment_by_name(name)
         if found is None:
@@ -105,6 +120,23 @@ def search_runs(client: mlflow.MlflowClient, experiment: str, where: str = "") -
     return runs
 
 
+def replaced_runs(runs: Iterable[Run]) -> set[str]:
+    """Ids of the attempts at a DVC experiment that were followed by one that finished, or by another attempt."""
+    attempts: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        tags = run.data.tags
+        if "dvc.experiment" in tags:
+            key = tags.get("repository", ""), tags["dvc.experiment"], tags.get("dvc.baseline_rev", "")
+            attempts.setdefault(key, []).append(run)
+    replaced: set[str] = set()
+    for same in attempts.values():
+        same.sort(key=lambda run: run.info.start_time)
+        finished = [run for run in same if run.info.status == "FINISHED"]
+        last = (finished or same)[-1]
+        replaced |= {run.info.run_id for run in same if run.info.start_time < last.info.start_time}
+    return replaced
+
+
 @contextlib.contextmanager
 def first_use_lock(uri: str) -> Iterator[None]:
     """Several processes that create the tables of one SQLite file at once corrupt it for good.
@@ -113,7 +145,5 @@ def first_use_lock(uri: str) -> Iterator[None]:
     """
     local = uri.startswith("sqlite:///")
     path = Path(uri.removeprefix("sqlite:///")) if local else repository_root() / STATE / "mlflow"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(path.with_name(f"{path.name}.lock")):
         yield

@@ -18,12 +18,14 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.experiments import Experiment
+from pipeline.files import locked
+from pipeline.params import load_params
 from pipeline.progress import progress_bar
 from pipeline.tracking.execution import Execution
 from pipeline.tracking.outbox import deliver_kept
 from pipeline.tracking.records import STAGES, Files, record_reused
-from pipeline.tracking.run import Run, execution_tags, group_tags, outbox_folder, repository_mark, stage_tag
-from pipeline.tracking.store import experiment_id, open_store, search_runs, store_uri
+from pipeline.tracking.run import Run, group_tags, origin_tags, outbox_folder, repository_mark, stage_tag
+from pipeline.tracking.store import experiment_id, open_store, replaced_runs, search_runs, store_uri, told
 
 SETTLING_S = 600.0
 """A run whose experiment is not listed is left alone for so long: DVC saves the experiment after its last stage."""
@@ -43,7 +45,15 @@ def sync(
     experiments: Sequence[Experiment], files_of: Callable[[Experiment], AbstractContextManager[Files]]
 ) -> Synced:
     """Give each DVC experiment its one complete run, from the files that it consists of."""
-    client = open_store()
+    with locked(outbox_folder().with_name("sync.lock")), told():
+        return _sync(open_store(), experiments, files_of)
+
+
+def _sync(
+    client: mlflow.MlflowClient,
+    experiments: Sequence[Experiment],
+    files_of: Callable[[Experiment], AbstractContextManager[Files]],
+) -> Synced:
     sent, failed = deliver_kept(client, outbox_folder())
     if failed:
         raise PipelineError("the calls kept while MLflow could not be reached could again not be sent; try later")
@@ -57,8 +67,11 @@ def sync(
                     if found is None:
                         made += [experiment.name] * make_run(client, experiment, files)
                     else:
-                        with Run(client, found.info.run_id, found.data.tags) as run:
+                        run = Run(client, found.info.run_id, found.data.tags)
+                        try:
                             record_reused(run, files=files)
+                        finally:
+                            run.close(None)  # however this goes, the run ended as it did
                         completed.append(experiment.name)
             progress.update()
     return Synced(made, completed, sent)
@@ -70,19 +83,24 @@ def make_run(client: mlflow.MlflowClient, experiment: Experiment, files: Files) 
     if params_file is None:
         return False
     params = yaml.safe_load(params_file.read_text(encoding="utf-8"))
+    with contextlib.suppress(PipelineError):  # as executed stages log them; those of other code stay as they are
+        params = load_params(params_file).model_dump()
     if "experiment" not in params.get("tracking", {}):
         return False
-    execution = Execution(
-        f"sync:{experiment.baseline_rev}:{experiment.name}", experiment.name, experiment.baseline_rev
-    )
-    tags = execution_tags(execution) | {"mlflow.source.git.commit": experiment.baseline_rev, "synced": "true"}
+    key = f"sync:{experiment.baseline_rev}:{experiment.name}"
+    execution = Execution(key, experiment.name, experiment.baseline_rev, "")
+    tags = origin_tags(execution, experiment.baseline_rev) | {"synced": "true"}
     tags |= group_tags(params, params["tracking"].get("group"))
     number = experiment_id(client, params["tracking"]["experiment"])
     created = client.create_run(number, run_name=experiment.name, tags=tags)
-    with Run(client, created.info.run_id, tags) as run:
-        run.log_params(params)
-        run.log_file(params_file)
-        record_reused(run, files=files)
+    try:
+        with Run(client, created.info.run_id, tags) as run:
+            run.log_params(params)
+            run.log_file(params_file)
+            record_reused(run, files=files)
+    except BaseException:
+        client.delete_run(created.info.run_id)  # half of a run would pass for the whole
+        raise
     return True
 
 
@@ -97,16 +115,15 @@ def is_own(run: StoredRun) -> bool:
 
 
 def run_of(experiment: Experiment, runs: Sequence[StoredRun]) -> StoredRun | None:
-    """The run that holds the experiment; not one of an earlier attempt at it, nor one that did not finish."""
+    """The run that holds the experiment, or is about to; this clone's own before those of others."""
     matching = [
         run
         for run in runs
         if run.data.tags.get("dvc.experiment") == experiment.name
         and run.data.tags.get("dvc.baseline_rev") == experiment.baseline_rev
-        and run.data.tags.get("superseded") != "true"
         and run.info.status in ("FINISHED", "RUNNING")
     ]
-    return matching[0] if matching else None
+    return max(matching, key=lambda run: (is_own(run), run.info.start_time), default=None)
 
 
 def is_incomplete(run: StoredRun) -> bool:
@@ -125,25 +142,33 @@ class Leftover:
 
 
 def find_leftovers(experiments: Sequence[Experiment]) -> list[Leftover]:
-    """Runs of this clone whose DVC experiment was removed, or that a later attempt at the same has replaced."""
+    """Runs of this clone whose DVC experiment was removed, that failed, or that a later attempt has replaced.
+
+    A run that trained the weights of one that stays is no leftover.
+    """
     listed = {(experiment.name, experiment.baseline_rev) for experiment in experiments}
-    leftovers = []
-    for run in all_runs(open_store()):
-        tags = run.data.tags
-        if not is_own(run) or "dvc.experiment" not in tags or run.info.status == "RUNNING":
+    runs = [run for run in all_runs(open_store()) if is_own(run)]
+    replaced = replaced_runs(runs)
+    reasons: dict[str, str] = {}
+    for run in runs:
+        tags, run_id = run.data.tags, run.info.run_id
+        if "dvc.experiment" not in tags or run.info.status == "RUNNING":
             continue
-        if tags.get("superseded") == "true":
-            reason = "replaced by a later attempt"
+        if run_id in replaced:
+            reasons[run_id] = "replaced by a later attempt"
         elif (tags["dvc.experiment"], tags.get("dvc.baseline_rev")) in listed:
             continue
         elif run.info.status != "FINISHED":
-            reason = f"{run.info.status}, never became an experiment"
+            reasons[run_id] = f"{run.info.status}, never became an experiment"
         elif _ended_s_ago(run) > SETTLING_S:
-            reason = "experiment removed"
-        else:
-            continue
-        leftovers.append(Leftover(run.info.run_id, run.info.run_name, reason))
-    return leftovers
+            reasons[run_id] = "experiment removed"
+    # Weights that a remaining run uses were trained there, and its curves are nowhere else.
+    linked = {run.data.tags.get("training.run_id") for run in runs if run.info.run_id not in reasons}
+    return [
+        Leftover(run.info.run_id, run.info.run_name, reasons[run.info.run_id])
+        for run in runs
+        if run.info.run_id in reasons and run.info.run_id not in linked
+    ]
 
 
 def delete_for_good(leftovers: Sequence[Leftover]) -> None:

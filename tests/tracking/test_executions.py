@@ -133,7 +133,7 @@ def test_a_run_left_by_kill_9_is_closed_by_the_next_start_and_replaced_by_the_ne
     closed = by_id.pop(left.info.run_id)
     assert closed.info.status == "KILLED"
     assert "kill -9" in closed.data.tags["error"]
-    assert closed.data.tags["superseded"] == "true"
+    assert f"{left.info.run_id}  again  (replaced by a later attempt)" in toy.run("depth", "prune")
     assert [run.info.status for run in by_id.values()] == ["FINISHED"]
 
 
