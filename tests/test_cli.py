@@ -81,7 +81,7 @@ def test_without_a_trained_network_the_stage_to_run_is_named(
     assert "models/best.safetensors does not exist; run the train stage" in line
 
 
-@pytest.mark.parametrize("command", [[], ["predict"], ["ui"], ["sync"], ["prune"], ["sweep"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["predict"], ["ui"], ["sync"], ["prune"], ["sweep"]])
 def test_each_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert failure(*command, "--help") == 0
     assert "usage: " + " ".join(["depth", *command]) in capsys.readouterr().out

@@ -220,10 +220,12 @@ def test_finished_runs_are_read_from_the_store_with_their_best_validation(
     client = open_store()
     number = client.get_experiment_by_name("depth").experiment_id
     (replaced,) = client.search_runs([number], "attributes.run_name = 'fourth'")
-    client.set_tag(replaced.info.run_id, "superseded", "true")
+    tags = {key: replaced.data.tags[key] for key in ("repository", "dvc.experiment")}
+    again = client.create_run(number, replaced.info.start_time + 1000, tags, run_name="again")
+    client.set_terminated(again.info.run_id, "FINISHED")
 
     table = finished_runs("depth", None).set_index("name")
-    assert sorted(table.index) == ["first", "second"]
+    assert sorted(table.index) == ["again", "first", "second"]
     assert table.loc["first", "params.loss.ssim_weight"] == "0.25"
     assert table.loc["second", list(SCORES)].tolist() == [0.525, 0.625, 0.7]
     assert list(finished_runs("depth", "sweep")["name"]) == ["first"]
