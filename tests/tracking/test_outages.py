@@ -45,26 +45,24 @@ def test_what_a_dead_server_misses_is_sent_when_it_is_back(toy: Toy, server: Ser
     assert not list((toy.root / ".state" / "outbox").glob("*/*.json"))
 
 
-def test_a_server_that_stays_away_ends_no_training_and_sync_brings_it_all(toy: Toy, server: Server) -> None:
+def test_a_server_that_stays_away_ends_no_experiment_and_sync_brings_it_all(toy: Toy, server: Server) -> None:
     served(toy, server)
-    slow = (toy.root / "params.yaml").read_text(encoding="utf-8").replace("pause_s: 0.0", "pause_s: 0.5")
-    (toy.root / "params.yaml").write_text(slow, encoding="utf-8")
-    process = toy.start("python", "toy_stage.py", "train")
+    process = toy.start("dvc", "exp", "run", "--name", "alone", "-S", "train.pause_s=0.5")
     wait_until(lambda: is_training(toy), 60, "the training runs")
     server.kill()
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
-    assert "are kept in" in output
+    assert output.count("are kept in") == 3, "every stage says so"
     assert "depth sync" in output
     server.start()
-    (run,) = toy.runs().values()
-    assert run.info.status == "RUNNING"
-    assert toy.run("depth", "sync").splitlines()[-1] == "sent what was kept of 1 run"
-    (run,) = toy.runs().values()
+    assert toy.runs()["alone"].info.status == "RUNNING"
+    assert "sent what was kept of 1 run" in toy.run("depth", "sync").splitlines()
+    run = toy.runs()["alone"]
     assert run.info.status == "FINISHED"
-    history = toy.client.get_metric_history(run.info.run_id, "train/loss/total")
-    assert sorted(point.step for point in history) == list(range(1, 31))
-    assert {"history.csv", "checkpoints/best.safetensors"} <= toy.artifacts(run)
+    assert logged_steps(toy, "alone") == list(range(1, 31))
+    assert len(toy.client.get_metric_history(run.info.run_id, "val/rmse")) == 3, "nothing doubled"
+    assert {run.data.tags[f"stage.{stage}"] for stage in ("train", "evaluate", "report")} == {"executed"}
+    assert toy.artifacts(run) == ALL_FILES
 
 
 def test_a_server_that_is_down_at_the_start_is_told_before_any_work(toy: Toy) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.tracking.outbox import BATCH_METRICS, BATCH_PARAMS, Entry, Outbox, deliver_kept, keep, merged
+from pipeline.tracking.outbox import (
+    BATCH_METRICS,
+    BATCH_PARAMS,
+    Entry,
+    Outbox,
+    deliver_kept,
+    keep,
+    kept_entries,
+    kept_tags,
+    merged,
+)
 from pipeline.tracking.store import experiment_id, open_store
 
 pairs = st.lists(st.tuples(st.text("ab", min_size=1), st.text("cd")), max_size=3)
@@ -123,3 +134,17 @@ def test_what_can_be_neither_sent_nor_kept_is_an_error(root: Path) -> None:
     outbox.put({"call": "tags", "pairs": [("a", "b")]})
     with pytest.raises(NotADirectoryError):
         outbox.close()
+
+
+def test_what_a_later_stage_tells_waits_behind_what_an_earlier_one_could_not_send(root: Path) -> None:
+    folder = root / "outbox" / "0123"
+    for stage, value in enumerate((0.5, float("nan"))):
+        outbox = Outbox(mlflow.MlflowClient("http://127.0.0.1:9"), "0123", folder)
+        outbox.put({"call": "metrics", "points": [("loss", value, 1000, stage)]})
+        outbox.put({"call": "tags", "pairs": [("stage", str(stage))]})
+        outbox.close()
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in kept_entries(folder)]
+    assert [entry["call"] for entry in kept] == ["metrics", "tags"] * 2
+    assert kept[0]["points"] == [["loss", 0.5, 1000, 0]]
+    assert math.isnan(kept[2]["points"][0][1])
+    assert kept_tags(folder) == {"stage": "1"}

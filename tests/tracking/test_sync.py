@@ -90,6 +90,16 @@ def test_prune_takes_attempts_that_failed_or_were_replaced_and_leaves_plain_repr
     assert sorted(toy.runs()) == ["again", "repro"]
 
 
+def test_prune_leaves_the_run_that_trained_what_another_uses(toy: Toy) -> None:
+    toy.experiment("--name", "trainer", "-S", "loss.ssim_weight=0.7")
+    toy.experiment("--name", "user", "-S", "evaluate.examples=2")
+    toy.run("dvc", "exp", "remove", "trainer")
+    end_long_ago(toy)
+    assert said(toy.run("depth", "prune")) == ["no run is left over"]
+    toy.run("dvc", "exp", "remove", "user")
+    assert toy.run("depth", "prune").count("experiment removed") == 2
+
+
 def test_an_experiment_pulled_from_a_colleague_keeps_the_run_that_it_has(toy: Toy, tmp_path: Path) -> None:
     uri = f"sqlite:///{toy.root / 'mlflow.db'}"
     toy.environment["MLFLOW_TRACKING_URI"] = uri
