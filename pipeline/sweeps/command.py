@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 from collections.abc import Sequence
 
 from pipeline.errors import PipelineError
-from pipeline.sweeps.space import SPACE
+from pipeline.sweeps.space import SPACE, refuse_bad_name
 
 DESCRIPTION = f"""\
 Run many experiments through DVC's queue, each with its own MLflow run; all share the tag `group`.
@@ -59,8 +58,8 @@ def sweep(
             raise PipelineError(f"-S {item}: write KEY=VALUE")
         if item.startswith("tracking."):
             raise PipelineError(f"-S {item}: a sweep sets tracking.group itself, by --name")
-    if name and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-        raise PipelineError(f"--name {name}: experiments bear it: a letter, then letters, digits, - and _")
+    if name:
+        refuse_bad_name(name)
     if trials is None:
         if ray_address:
             raise PipelineError("--ray works with --trials only")

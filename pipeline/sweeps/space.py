@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from pipeline.errors import PipelineError
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,9 @@ SPACE: Space = {
     # 8 to 24 channels are 0.13 to 1.1 million parameters.
     "network.width": Range(8, 24, step=4),
 }
+
+
+def refuse_bad_name(name: str) -> None:
+    """Experiments and runs bear the name of their sweep, and YAML must read it as text."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        raise PipelineError(f"the name {name!r} must begin with a letter and hold letters, digits, - and _ only")

@@ -23,7 +23,7 @@ from pipeline.files import locked
 from pipeline.progress import progress_bar
 from pipeline.sweeps.grid import aligned, number
 from pipeline.sweeps.queue import State
-from pipeline.sweeps.space import Range, Space
+from pipeline.sweeps.space import Range, Space, refuse_bad_name
 from pipeline.tracking.compare import Result
 
 POLL_S = 2.0
@@ -66,6 +66,7 @@ class Study:
         pruner: optuna.pruners.BasePruner | None = None,
     ) -> None:
         """Go on with the study of this name, or begin it. Raises `PipelineError` if it searched something else."""
+        refuse_bad_name(name)
         self.name = name
         self._space = space
         self._fixed = list(fixed)

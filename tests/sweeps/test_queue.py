@@ -114,7 +114,7 @@ def test_an_interrupted_search_leaves_nothing_at_work_and_repeats_the_trial(toy:
     assert first.data.params["loss.ssim_weight"] == second.data.params["loss.ssim_weight"]
 
 
-@pytest.mark.parametrize("name", ["", "a b", "../x", "-x"])
+@pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "2024"])
 def test_a_name_that_no_experiment_can_bear_is_refused(name: str) -> None:
-    with pytest.raises(PipelineError, match="letters, digits"):
+    with pytest.raises(PipelineError, match="must begin with a letter"):
         Study(name, SPACE, Queue(1, None))  # type: ignore[arg-type]
