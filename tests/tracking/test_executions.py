@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,67 +12,104 @@ import pytest
 
 from tests.tracking.toy import ALL_FILES, CHECKPOINTS, Toy, is_training, wait_until
 
+INDEX = {
+    "fingerprint": "f" * 64,
+    "trained_on": "official train split",
+    "source": "rooms",
+    "height": 120,
+    "width": 160,
+    "splits": {split: {"frames": 7, "scenes": 2} for split in ("train", "val", "test")},
+}
 
-def test_all_stages_of_a_repro_share_one_run(toy: Toy) -> None:
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Toy:
+    """A repository in which much was executed. Tests that only look share it: each execution takes seconds."""
+    toy = Toy(tmp_path_factory.mktemp("grown") / "toy")
+    shutil.copy(empty_store, toy.root / "mlflow.db")
+    (toy.root / "mlruns" / "0").mkdir(parents=True)  # of an MLflow of old, whose metadata would turn it to files
+    (toy.root / "mlruns" / "0" / "meta.yaml").write_text("experiment_id: '0'\n", encoding="utf-8")
+    index = toy.root / "data/shards/index.json"
+    index.parent.mkdir(parents=True)
+    index.write_text(json.dumps(INDEX), encoding="utf-8")
     toy.run("dvc", "repro")
-    run = toy.runs()["repro"]
-    assert len(toy.runs()) == 1
+    toy.experiment("--name", "other-evaluation", "-S", "evaluate.examples=2")
+    toy.run("git", "restore", "params.yaml")
+    toy.experiment("--name", "retitled", "-S", "report.title=other")
+    toy.run("git", "restore", "params.yaml")
+    toy.experiment("--name", "workspace", "-S", "loss.ssim_weight=0.7")
+    toy.experiment("--name", "seed-1", "-S", "seed=1")
+    toy.experiment("--name", "copy", "--temp", "-S", "loss.ssim_weight=0.9")
+    return toy
+
+
+def test_all_stages_of_a_repro_share_one_run(grown: Toy) -> None:
+    run = grown.runs()["repro"]
+    assert len(grown.runs()) == 6
     assert run.info.status == "FINISHED"
     assert run.data.params["loss.ssim_weight"] == "0.5"
     assert run.data.metrics["val/rmse"] == pytest.approx(1 + 0.5 / 3)
     assert run.data.metrics["test/full/rmse"] == run.data.metrics["test/eigen/rmse"] == 1.5
-    history = toy.client.get_metric_history(run.info.run_id, "train/loss/total")
+    history = grown.client.get_metric_history(run.info.run_id, "train/loss/total")
     assert sorted((point.step, point.value) for point in history) == [(s, 0.5 + 1 / s) for s in range(1, 31)]
-    assert toy.artifacts(run) == ALL_FILES
+    assert grown.artifacts(run) == ALL_FILES
     assert {run.data.tags[f"stage.{stage}"] for stage in ("train", "evaluate", "report")} == {"executed"}
     assert {"stage.train.hash", "stage.evaluate.hash", "host", "torch", "git_dirty"} <= set(run.data.tags)
-    head = toy.run("git", "rev-parse", "HEAD").strip()
+    head = grown.run("git", "rev-parse", "HEAD").strip()
     assert run.data.tags["mlflow.source.git.commit"] == head
 
 
-def test_a_second_repro_is_a_second_run(toy: Toy) -> None:
-    toy.run("dvc", "repro")
-    toy.run("dvc", "repro", "--force")
-    found = toy.client.search_runs([toy.client.get_experiment_by_name("depth").experiment_id])
-    assert len(found) == 2
-
-
-@pytest.mark.parametrize("where", [[], ["--temp"]], ids=["workspace", "copy"])
-def test_an_experiment_has_its_run_in_the_store_of_the_root(toy: Toy, where: list[str]) -> None:
-    toy.experiment("--name", "brisk", *where, "-S", "loss.ssim_weight=0.7")
-    run = toy.runs()["brisk"]
+@pytest.mark.parametrize(("name", "weight"), [("workspace", "0.7"), ("copy", "0.9")])
+def test_an_experiment_has_its_run_in_the_store_of_the_root(grown: Toy, name: str, weight: str) -> None:
+    run = grown.runs()[name]
     assert run.info.status == "FINISHED"
-    assert run.data.tags["dvc.experiment"] == "brisk"
-    assert run.data.tags["dvc.baseline_rev"] == toy.run("git", "rev-parse", "HEAD").strip()
-    assert run.data.params["loss.ssim_weight"] == "0.7"
-    assert toy.artifacts(run) == ALL_FILES
-    assert run.info.artifact_uri.startswith((toy.root / "mlartifacts").as_uri())
+    assert run.data.tags["dvc.experiment"] == name
+    assert run.data.tags["dvc.baseline_rev"] == grown.run("git", "rev-parse", "HEAD").strip()
+    assert run.data.params["loss.ssim_weight"] == weight
+    assert grown.artifacts(run) == ALL_FILES
+    assert run.info.artifact_uri.startswith((grown.root / "mlartifacts").as_uri())
 
 
-def test_an_experiment_that_only_evaluates_has_a_complete_run_linked_to_its_training(toy: Toy) -> None:
-    toy.run("dvc", "repro")
-    training = toy.runs()["repro"]
-    output = toy.experiment("--name", "other-evaluation", "-S", "evaluate.examples=2")
-    assert "Stage 'train' didn't change, skipping" in output
-    run = toy.runs()["other-evaluation"]
+def test_an_experiment_that_only_evaluates_has_a_complete_run_linked_to_its_training(grown: Toy) -> None:
+    training, run = grown.runs()["repro"], grown.runs()["other-evaluation"]
     assert run.data.tags["training.run_id"] == training.info.run_id
     assert (run.data.tags["stage.train"], run.data.tags["stage.evaluate"]) == ("reused", "executed")
     assert run.data.params["evaluate.examples"] == "2"
     assert run.data.metrics["val/rmse"] == training.data.metrics["val/rmse"]
     assert run.data.metrics["test/full/examples"] == 2
-    assert toy.artifacts(run) == ALL_FILES
-    validation = toy.client.get_metric_history(run.info.run_id, "val/rmse")
+    assert grown.artifacts(run) == ALL_FILES
+    validation = grown.client.get_metric_history(run.info.run_id, "val/rmse")
     assert [point.step for point in validation] == [10, 20, 30]
-    assert toy.runs()["repro"].data.metrics["test/full/examples"] == 1, "the training's own run is as it was"
+    assert training.data.metrics["test/full/examples"] == 1, "the training's own run is as it was"
 
 
-def test_an_experiment_that_only_reports_is_complete_too(toy: Toy) -> None:
-    toy.run("dvc", "repro")
-    toy.experiment("--name", "retitled", "-S", "report.title=other")
-    run = toy.runs()["retitled"]
+def test_an_experiment_that_only_reports_is_complete_too(grown: Toy) -> None:
+    run = grown.runs()["retitled"]
     assert run.data.tags["stage.evaluate"] == "reused"
     assert run.data.metrics["test/full/rmse"] == 1.5
-    assert toy.artifacts(run) == ALL_FILES
+    assert grown.artifacts(run) == ALL_FILES
+
+
+def test_runs_that_differ_in_the_seed_share_a_group_and_others_do_not(grown: Toy) -> None:
+    groups = {name: run.data.tags["group"] for name, run in grown.runs().items()}
+    assert groups["workspace"] == groups["seed-1"]
+    assert len({groups[name] for name in ("workspace", "copy", "repro")}) == 3
+
+
+def test_the_metadata_of_the_data_is_the_run_s_input(grown: Toy) -> None:
+    run = grown.runs()["repro"]
+    inputs = {item.dataset.name: item for item in run.inputs.dataset_inputs}
+    assert set(inputs) == {"rooms-train", "rooms-val", "rooms-test"}
+    assert json.loads(inputs["rooms-train"].dataset.profile)["frames"] == 7
+    assert inputs["rooms-train"].tags[0].value == "training"
+    assert run.data.tags["data.fingerprint"] == "f" * 64
+
+
+def test_a_second_repro_is_a_second_run(toy: Toy) -> None:
+    for _ in range(2):
+        toy.run("dvc", "repro", "--force", "--single-item", "train")
+    found = toy.client.search_runs([toy.client.get_experiment_by_name("depth").experiment_id])
+    assert len(found) == 2
 
 
 def test_eight_queued_experiments_of_four_workers_on_a_store_that_does_not_exist_lose_nothing(toy: Toy) -> None:
@@ -89,14 +127,6 @@ def test_eight_queued_experiments_of_four_workers_on_a_store_that_does_not_exist
         assert toy.artifacts(run) == ALL_FILES
     listed = toy.run("dvc", "exp", "list", "--name-only").split()
     assert sorted(listed) == sorted(toy.runs())
-
-
-def test_runs_that_differ_in_the_seed_share_a_group_and_others_do_not(toy: Toy) -> None:
-    toy.experiment("--name", "seed-0")
-    toy.experiment("--name", "seed-1", "-S", "seed=1")
-    toy.experiment("--name", "other", "-S", "loss.ssim_weight=0.9")
-    groups = {name: run.data.tags["group"] for name, run in toy.runs().items()}
-    assert groups["seed-0"] == groups["seed-1"] != groups["other"]
 
 
 # How it ends ---------------------------------------------------------------------------------------------
@@ -135,31 +165,3 @@ def test_a_run_left_by_kill_9_is_closed_by_the_next_start_and_replaced_by_the_ne
     assert "kill -9" in closed.data.tags["error"]
     assert f"{left.info.run_id}  again  (replaced by a later attempt)" in toy.run("depth", "prune")
     assert [run.info.status for run in by_id.values()] == ["FINISHED"]
-
-
-def test_an_old_mlruns_folder_is_not_in_the_way(toy: Toy) -> None:
-    (toy.root / "mlruns" / "0").mkdir(parents=True)
-    (toy.root / "mlruns" / "0" / "meta.yaml").write_text("experiment_id: '0'\n", encoding="utf-8")
-    toy.run("dvc", "repro")
-    assert toy.runs()["repro"].info.status == "FINISHED"
-
-
-def test_the_metadata_of_the_data_is_the_run_s_input(toy: Toy) -> None:
-    index = {
-        "fingerprint": "f" * 64,
-        "trained_on": "official train split",
-        "source": "rooms",
-        "height": 120,
-        "width": 160,
-        "splits": {split: {"frames": 7, "scenes": 2} for split in ("train", "val", "test")},
-    }
-    path: Path = toy.root / "data/shards/index.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(index), encoding="utf-8")
-    toy.run("dvc", "repro")
-    run = toy.runs()["repro"]
-    inputs = {item.dataset.name: item for item in run.inputs.dataset_inputs}
-    assert set(inputs) == {"rooms-train", "rooms-val", "rooms-test"}
-    assert json.loads(inputs["rooms-train"].dataset.profile)["frames"] == 7
-    assert inputs["rooms-train"].tags[0].value == "training"
-    assert run.data.tags["data.fingerprint"] == "f" * 64
