@@ -65,7 +65,7 @@ def compare_with_store(inputs: ReportInputs, run: Run) -> Experiments | None:
         "run_id": run.run_id,
         "name": run.tags.get("mlflow.runName", run.run_id),
         "group": run.tags.get("group"),
-        "training": inputs.run_id,
+        "training": run.tags.get("training.run_id", run.run_id),
         **{f"params.{name}": str(value) for name, value in flatten(inputs.params).items()},
         "val_rmse": math.nan if best is None else inputs.history["val_rmse"].min(),
         "test_rmse": inputs.metrics["full"]["rmse"],
