@@ -147,7 +147,8 @@ def find_leftovers(experiments: Sequence[Experiment]) -> list[Leftover]:
     A run that trained the weights of one that stays is no leftover.
     """
     listed = {(experiment.name, experiment.baseline_rev) for experiment in experiments}
-    runs = [run for run in all_runs(open_store()) if is_own(run)]
+    with told():
+        runs = [run for run in all_runs(open_store()) if is_own(run)]
     replaced = replaced_runs(runs)
     reasons: dict[str, str] = {}
     for run in runs:
@@ -178,9 +179,10 @@ def delete_for_good(leftovers: Sequence[Leftover]) -> None:
     """
     client = open_store()
     for leftover in leftovers:
-        artifact_uri = client.get_run(leftover.run_id).info.artifact_uri
-        client.delete_run(leftover.run_id)
-        with contextlib.suppress(FileNotFoundError):  # a run without artifacts has no folder
+        # A run without artifacts has no folder.
+        with told(), contextlib.suppress(FileNotFoundError):
+            artifact_uri = client.get_run(leftover.run_id).info.artifact_uri
+            client.delete_run(leftover.run_id)
             get_artifact_repository(artifact_uri, tracking_uri=client.tracking_uri).delete_artifacts()
     uri = store_uri()
     if leftovers and not uri.startswith("http"):
