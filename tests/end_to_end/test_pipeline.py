@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,8 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors import safe_open
+
+from tests.tracking.toy import clean_environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REAL_FRAMES = REPOSITORY.parent / "shared" / "nyu"
@@ -34,16 +35,7 @@ class Clone:
 
     def __init__(self, root: Path, changes: dict[str, Any]) -> None:
         self.root = root
-        self._environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))
-        } | {
-            # Stages are started as `python`, so the environment's own must be the first on PATH.
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "GIT_AUTHOR_NAME": "test",
-            "GIT_AUTHOR_EMAIL": "test@example.com",
-            "GIT_COMMITTER_NAME": "test",
-            "GIT_COMMITTER_EMAIL": "test@example.com",
-        }
+        self._environment = clean_environment()
         subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(root)], check=True)
         path = root / "params.yaml"
         params = yaml.safe_load(path.read_text(encoding="utf-8"))

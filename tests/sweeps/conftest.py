@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.tracking.conftest import server
 from tests.tracking.toy import TOY_PARAMS, Toy
 
+__all__ = ["server"]
 EPOCHS = Path(__file__).with_name("toy_epochs.py")
 ONE_STAGE = {
     "cmd": "python toy_epochs.py",

@@ -19,16 +19,6 @@ SPACE = {"loss.ssim_weight": Range(0.0, 1.0)}
 
 
 @pytest.fixture
-def server(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    folder = tmp_path / "server"
-    folder.mkdir()
-    server = Server(folder, empty_store)
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a cluster with two nodes of one processor each."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-ray.lock")

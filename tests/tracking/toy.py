@@ -59,21 +59,22 @@ def client_of(uri: str) -> mlflow.MlflowClient:
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+def clean_environment() -> dict[str, str]:
+    """For commands that are started in a repository of a test: this one's DVC, MLflow and git left out."""
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+    # Stages are started as `python`, so the environment's own must be the first on PATH.
+    ours["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for role in ("AUTHOR", "COMMITTER"):
+        ours |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@example.com"}
+    return ours
+
+
 class Toy:
     """A repository whose three stages write the pipeline's files within a second, and log like the real ones."""
 
     def __init__(self, root: Path, **environment: str) -> None:
         self.root = root
-        self.environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))
-        } | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "GIT_AUTHOR_NAME": "test",
-            "GIT_AUTHOR_EMAIL": "test@example.com",
-            "GIT_COMMITTER_NAME": "test",
-            "GIT_COMMITTER_EMAIL": "test@example.com",
-            **environment,
-        }
+        self.environment = clean_environment() | environment
         root.mkdir(parents=True)
         self.run("git", "init", "--quiet")
         self.run("dvc", "init", "--quiet")
