@@ -21,20 +21,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-import requests
 import yaml
 
 from benchmarks.entries import Entry
@@ -43,6 +39,7 @@ from pipeline.data.frames import Frames
 from pipeline.data.shards import write_shards
 from pipeline.errors import PipelineError
 from pipeline.params import Params, load_params
+from pipeline.ui import answers, mlflow_server
 
 SHARE_LIMITS = {"sqlite": 1.0, "http": 2.0}
 """Per cent of the training time."""
@@ -51,7 +48,6 @@ EPOCHS = 4
 """With the sample picture before training: one in four epochs, as in the default run, which has five in 20."""
 TRAIN_FRAMES, VAL_FRAMES = 576, 32
 """Of the default run: 36 steps of 16."""
-SERVER_START_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -225,37 +221,8 @@ def _server(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    command: list[Any] = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--workers", "1"]
-    command += ["--artifacts-destination", folder / "artifacts"]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     log = folder / "server.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        end = time.monotonic() + SERVER_START_S
-        while not _answers(uri):
-            if server.poll() is not None or time.monotonic() > end:
-                raise PipelineError(f"mlflow server does not start: {log.read_text(encoding='utf-8')[-500:]}")
-            time.sleep(0.2)
-        yield uri
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, 15)
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, 9)
-            server.wait()
-        shutil.rmtree(folder / "artifacts", ignore_errors=True)
-
-
-def _answers(uri: str) -> bool:
-    try:
-        return requests.get(f"{uri}/health", timeout=2).ok
-    except requests.RequestException:
-        return False
+    with mlflow_server(port, f"sqlite:///{folder / 'server.db'}", folder / "artifacts", log) as server:
+        if not answers(server, port):
+            raise PipelineError(f"mlflow server does not start: {log.read_text(encoding='utf-8')[-500:]}")
+        yield f"http://127.0.0.1:{port}"

@@ -39,8 +39,8 @@ def serve_ui(port: int) -> None:
         client = open_store()  # makes an empty store on first use, and refuses a broken one with one line
         recent = [found.experiment_id for found in client.search_experiments() if found.name != "Default"]
         log = repository_root() / STATE / f"ui-{port}.log"
-        with _server(port, store_uri(), log) as server:
-            if _answers(server, port):
+        with mlflow_server(port, store_uri(), repository_root() / "mlartifacts", log) as server:
+            if answers(server, port):
                 print(f"MLflow's UI is at {_address(port, recent)} until Ctrl-C", flush=True)
                 server.wait()
         raise PipelineError(f"MLflow's server ended by itself; {log} says why")
@@ -69,13 +69,13 @@ def _address(port: int, experiments: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def _server(port: int, uri: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def mlflow_server(port: int, uri: str, artifacts: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """MLflow's server in a process group of its own, which is ended whole.
 
     What it prints goes to `log`: its hints and its line for each request would push the address out of sight.
     """
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
-    command += ["--backend-store-uri", uri, "--artifacts-destination", str(repository_root() / "mlartifacts")]
+    command += ["--backend-store-uri", uri, "--artifacts-destination", str(artifacts)]
     # Without jobs and with one worker: 5 s and 0.5 GB to start instead of 12 s and 3.1 GB.
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -92,7 +92,7 @@ def _server(port: int, uri: str, log: Path) -> Iterator[subprocess.Popen[bytes]]
             _end(server)
 
 
-def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
+def answers(server: subprocess.Popen[bytes], port: int) -> bool:
     """Wait until the server answers; False if it ended before."""
     while server.poll() is None:
         connection = HTTPConnection(HOST, port, timeout=2)  # knows no proxy, whatever the environment says
