@@ -33,12 +33,12 @@ from pipeline.training.device import choose_device, memory_shortage_told
 def main() -> None:
     params = load_params()
     with stage_run("evaluate", params.model_dump()) as run, memory_shortage_told("evaluate.batch_size"):
-        run.set_tags({"device": str(choose_device(params.evaluate.device))})
-        score(params.evaluate)
+        device = choose_device(params.evaluate.device)
+        run.set_tags({"device": str(device)})
+        score(params.evaluate, device)
 
 
-def score(settings: Evaluate) -> None:
-    device = choose_device(settings.device)
+def score(settings: Evaluate, device: torch.device) -> None:
     checkpoint = paths.BEST_CHECKPOINT if settings.checkpoint == "best" else paths.LAST_CHECKPOINT
     network, info = load_network(checkpoint), read_checkpoint_info(checkpoint)
     index = read_index(paths.SHARDS)
