@@ -41,12 +41,17 @@ def shared_repository() -> tuple[str, str]:
         raise PipelineError("--ray needs a git repository with a commit: the machines clone it")
     if git("status", "--porcelain", "--untracked-files=no"):
         raise PipelineError("--ray runs the committed code, and there are uncommitted changes; commit them first")
-    remote = git("remote").partition("\n")[0]
+    remote = first_remote()
     if not remote:
         return str(repository_root()), commit
     if not git("branch", "--remotes", "--contains", commit):
         raise PipelineError(f"the machines clone from {remote}, which lacks commit {commit[:7]}; git push first")
     return git("remote", "get-url", remote), commit
+
+
+def first_remote() -> str:
+    """The git remote that clones are made from; empty without one."""
+    return git("remote").partition("\n")[0]
 
 
 class Cluster:
@@ -156,7 +161,7 @@ class Cluster:
         self._adopted.add(name)
 
     def _pull(self, name: str) -> None:
-        remote = git("remote").partition("\n")[0]
+        remote = first_remote()
         try:
             dvc("config", "core.remote")
             cache = []

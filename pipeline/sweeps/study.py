@@ -21,14 +21,11 @@ from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.files import locked
 from pipeline.progress import progress_bar
-from pipeline.sweeps.grid import aligned, number
+from pipeline.sweeps.grid import PATIENCE, POLL_S, aligned, number
 from pipeline.sweeps.queue import State
 from pipeline.sweeps.space import Range, Space, refuse_bad_name
 from pipeline.tracking.compare import Result
 
-POLL_S = 2.0
-PATIENCE = 5
-"""After how many looks in a row a trial whose process is gone is repeated."""
 ATTEMPTS = 3
 """How often the same values are tried when the machine fails, not the training."""
 INTERRUPTED = "interrupted"
