@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
+from pipeline.model import losses
 from pipeline.model.losses import DepthLoss, ssim
 
 
@@ -39,6 +42,27 @@ def skimage_map(prediction_m: Tensor, target_m: Tensor, data_range: float = 10.0
         for p, t in zip(prediction_m[:, 0].double().numpy(), target_m[:, 0].double().numpy(), strict=True)
     ]
     return np.stack(full)[:, 5:-5, 5:-5]
+
+
+def textbook_ssim(prediction_m: Tensor, target_m: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The published formula in float64 under autograd, over clean windows; what is missing must be finite."""
+    x, y = prediction_m.double(), target_m.double()
+    weights = torch.exp(-((torch.arange(11.0, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))
+    window = torch.outer(weights, weights)[None, None] / weights.sum() ** 2
+    e_x, e_y, e_xx, e_yy, e_xy = (functional.conv2d(maps, window) for maps in (x, y, x * x, y * y, x * y))
+    c1, c2 = 0.1**2, 0.3**2
+    similarity = (
+        (2 * e_x * e_y + c1)
+        * (2 * (e_xy - e_x * e_y) + c2)
+        / ((e_x**2 + e_y**2 + c1) * (e_xx - e_x**2 + e_yy - e_y**2 + c2))
+    )
+    return similarity.mean() if valid is None else similarity[:, 0][torch.from_numpy(clean_windows(valid))].mean()
+
+
+def gradients_of(function: Callable[..., Tensor], *maps: Tensor, valid: Tensor | None = None) -> list[Tensor]:
+    """By each of the maps, in float64."""
+    leaves = [each.detach().clone().requires_grad_() for each in maps]
+    return [gradient.double() for gradient in torch.autograd.grad(function(*leaves, valid=valid), leaves)]
 
 
 def clean_windows(valid: Tensor) -> np.ndarray:
@@ -142,6 +166,15 @@ def test_one_missing_pixel_anywhere_makes_a_window_unclean(corner: tuple[int, in
     assert float(ssim(prediction_m, target_m, valid=valid)) == 1
 
 
+def test_a_call_under_no_grad_gives_the_same_value() -> None:
+    prediction_m, target_m = depth_maps()
+    prediction_m.requires_grad_()
+    with torch.no_grad():
+        value = ssim(prediction_m, target_m)
+    assert not value.requires_grad
+    assert value.item() == ssim(prediction_m, target_m).item()
+
+
 @pytest.mark.parametrize("garbage", [float("nan"), float("inf"), -float("inf"), 1e30])
 def test_what_stands_in_missing_pixels_changes_neither_value_nor_gradient(garbage: float) -> None:
     prediction_m, target_m = depth_maps()
@@ -183,25 +216,69 @@ def test_ssim_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(ssim, (prediction_m, target_m))
 
 
-def test_the_masked_loss_passes_gradcheck() -> None:
-    prediction_m, target_m = (maps.double() for maps in depth_maps(n=2, height=12, width=14))
+@pytest.mark.parametrize("component", ["total", "mse", "ssim"])
+def test_every_component_has_its_gradient_by_prediction_and_by_target(component: str) -> None:
+    prediction_m, target_m = (maps.double().requires_grad_() for maps in depth_maps(n=2, height=12, width=14))
     valid = torch.ones_like(target_m, dtype=torch.bool)
     valid[0, 0, 0, 3] = valid[1, 0, :, 12:] = False
     loss = DepthLoss(0.7)
-    assert torch.autograd.gradcheck(
-        lambda prediction: loss(prediction, target_m, valid)["total"], (prediction_m.requires_grad_(),)
+    for maps in ((prediction_m, target_m), (prediction_m, target_m.detach()), (prediction_m.detach(), target_m)):
+        assert torch.autograd.gradcheck(lambda *maps: loss(*maps, valid)[component], maps, fast_mode=True)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("noise_m", [0.03, 0.3, 2.0])
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (47, 101)])
+def test_float32_gradients_are_those_of_float64_autograd(
+    noise_m: float, masked: bool, height: int, width: int
+) -> None:
+    prediction_m, target_m = depth_maps(n=5, height=height, width=width, noise_m=noise_m)
+    valid = blobs_missing(target_m.shape) if masked else None
+    expected = gradients_of(textbook_ssim, prediction_m, target_m, valid=valid)
+    found = gradients_of(ssim, prediction_m, target_m, valid=valid)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("block", sorted(set(losses.BLOCK.values())))
+@pytest.mark.parametrize("frames_at_once", [1, 2, 5])
+def test_it_does_not_matter_how_much_is_worked_on_at_once(
+    frames_at_once: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So what holds on a CPU holds on a GPU."""
+    prediction_m, target_m = (maps.double() for maps in depth_maps(n=5, height=23, width=57))
+    valid = blobs_missing(target_m.shape)
+    monkeypatch.setattr(losses, "_frames_at_once", lambda maps: frames_at_once)
+    monkeypatch.setattr(losses, "BLOCK", {"cpu": block})
+    value = ssim(prediction_m, target_m, valid=valid)
+    torch.testing.assert_close(value, textbook_ssim(prediction_m, target_m, valid), rtol=0, atol=1e-13)
+    expected = gradients_of(textbook_ssim, prediction_m, target_m, valid=valid)
+    torch.testing.assert_close(
+        gradients_of(ssim, prediction_m, target_m, valid=valid), expected, rtol=0, atol=1e-15
     )
 
 
-def test_float32_gradients_are_those_of_float64() -> None:
-    prediction_m, target_m = depth_maps(height=60, width=80)
-    gradients = []
-    for dtype in (torch.float32, torch.float64):
-        prediction = prediction_m.detach().to(dtype).requires_grad_()
-        ssim(prediction, target_m.to(dtype)).backward()
-        assert prediction.grad is not None
-        gradients.append(prediction.grad.double())
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5 * float(gradients[1].abs().max()))
+def test_a_loss_may_be_used_more_than_once() -> None:
+    prediction_m, target_m = depth_maps()
+    prediction_m.requires_grad_()
+    values = DepthLoss(0.5)(prediction_m, target_m)
+    (once,) = torch.autograd.grad(values["total"], prediction_m, retain_graph=True)
+    (again,) = torch.autograd.grad(values["total"], prediction_m, retain_graph=True)
+    torch.testing.assert_close(again, once, rtol=0, atol=0)
+    (twice_and_part,) = torch.autograd.grad(2 * values["total"] - values["mse"], prediction_m, retain_graph=True)
+    (of_mse,) = torch.autograd.grad(values["mse"], prediction_m)
+    torch.testing.assert_close(twice_and_part, 2 * once - of_mse, rtol=0, atol=1e-9)
+
+
+def test_the_gradient_has_no_gradient_and_says_so() -> None:
+    prediction_m, target_m = depth_maps(n=1, height=12, width=12)
+    prediction_m.requires_grad_()
+    (gradient,) = torch.autograd.grad(ssim(prediction_m, target_m), prediction_m, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        gradient.sum().backward()
+    (gradient,) = torch.autograd.grad(ssim(prediction_m, target_m).square(), prediction_m, create_graph=True)
+    with pytest.raises(RuntimeError, match="twice"):
+        gradient.sum().backward()
 
 
 def test_autocast_changes_neither_loss_nor_gradient() -> None:
@@ -291,6 +368,69 @@ def test_a_prediction_that_is_not_finite_where_truth_is_known_shows_in_the_loss(
     assert all(value.isnan() for value in losses.values())
 
 
+def of_ranks(
+    weight: float, prediction_m: Tensor, target_m: Tensor, valid: Tensor | None, frames: list[int]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Mean of the ranks' losses, and the gradient that it has by the whole prediction."""
+    parts = list(zip(*(maps.split(frames) for maps in (prediction_m, target_m)), strict=True))
+    masks = [None] * len(parts) if valid is None else valid.split(frames)
+    counts: list[Tensor] = []
+
+    def told(count: Tensor) -> Tensor:
+        counts.append(count)
+        return count
+
+    for (prediction, target), mask in zip(parts, masks, strict=True):
+        DepthLoss(weight, mean_over_ranks=told)(prediction, target, mask)
+    assert len(counts) == len(frames), "the ranks talk once in a forward pass"
+    assert all(count.is_floating_point() and count.shape == (2,) for count in counts)
+    mean = torch.stack(counts).mean(dim=0)
+
+    values, gradients = [], []
+    for (prediction, target), mask in zip(parts, masks, strict=True):
+        leaf = prediction.detach().clone().requires_grad_()
+        values.append(DepthLoss(weight, mean_over_ranks=lambda _: mean)(leaf, target, mask))
+        gradients.append(torch.autograd.grad(values[-1]["total"], leaf)[0])
+    means = {name: torch.stack([value[name] for value in values]).mean() for name in values[0]}
+    return means, torch.cat(gradients) / len(frames)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("frames", [[3, 3], [5, 1], [6, 0], [0, 6], [1, 2, 3]])
+def test_a_batch_split_over_ranks_has_the_loss_and_gradient_of_the_whole(frames: list[int], masked: bool) -> None:
+    prediction_m, target_m = depth_maps(n=6, noise_m=0.6)
+    valid = blobs_missing(target_m.shape) if masked else None
+    if valid is not None:
+        valid[0] = True
+        assert valid[:3].sum() != valid[3:].sum(), "equal numbers would need no ranks that talk"
+    values, gradient = of_ranks(0.4, prediction_m, target_m, valid, frames)
+    prediction_m.requires_grad_()
+    whole = DepthLoss(0.4)(prediction_m, target_m, valid)
+    (expected,) = torch.autograd.grad(whole["total"], prediction_m)
+    torch.testing.assert_close(values, {k: v.detach() for k, v in whole.items()}, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+
+
+def test_a_single_clean_window_counts_once_however_many_ranks_there_are() -> None:
+    """Their mean is then a third of a window."""
+    prediction_m, target_m = depth_maps(n=3, height=11, width=11)
+    valid = torch.zeros_like(target_m, dtype=torch.bool)
+    valid[1] = True
+    values, _ = of_ranks(1.0, prediction_m, target_m, valid, [1, 1, 1])
+    assert values["ssim"].item() == pytest.approx((1 - skimage_map(prediction_m, target_m)[1].mean()) / 2, rel=1e-5)
+
+
+def test_an_empty_batch_costs_nothing() -> None:
+    empty = torch.zeros(0, 1, 16, 16)
+    for valid in (None, empty > 0):
+        prediction_m = empty.clone().requires_grad_()
+        values = DepthLoss(0.5)(prediction_m, empty, valid)
+        values["total"].backward()
+        assert {name: value.item() for name, value in values.items()} == {"total": 0, "mse": 0, "ssim": 0}
+        assert prediction_m.grad is not None
+        assert prediction_m.grad.shape == empty.shape
+
+
 @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
 def test_a_weight_outside_zero_to_one_is_refused(weight: float) -> None:
     with pytest.raises(ValueError, match=r"ssim_weight must lie in 0\.\.1"):
@@ -303,9 +443,29 @@ def test_the_loss_never_waits_for_the_device() -> None:
     valid = blobs_missing(target_m.shape)
     loss = DepthLoss(0.5)
     loss(prediction_m, target_m, valid)  # the window matrices are made on the first call
-    traced = make_fx(lambda *maps: loss(*maps)["total"], tracing_mode="fake", _allow_non_fake_inputs=True)(
-        prediction_m, target_m, valid
-    )
+
+    def step(prediction_m: Tensor, target_m: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        prediction_m = prediction_m.detach().requires_grad_()
+        total = loss(prediction_m, target_m, valid)["total"]
+        return total.detach(), torch.autograd.grad(total, prediction_m)[0]
+
+    traced = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(prediction_m, target_m, valid)
     operations = {str(node.target) for node in traced.graph.nodes}
     assert not [name for name in operations if "_local_scalar_dense" in name or "nonzero" in name]
-    torch.testing.assert_close(traced(prediction_m, target_m, valid), loss(prediction_m, target_m, valid)["total"])
+    torch.testing.assert_close(traced(prediction_m, target_m, valid), step(prediction_m, target_m, valid))
+
+
+def test_a_compiled_caller_gets_the_same_loss_and_gradient() -> None:
+    prediction_m, target_m = depth_maps()
+    valid = blobs_missing(target_m.shape)
+    loss = DepthLoss(0.5)
+
+    def total(prediction_m: Tensor) -> Tensor:
+        return loss(1.5 * prediction_m, target_m, valid)["total"]
+
+    results = []
+    for function in (total, torch.compile(total, backend="aot_eager")):
+        leaf = prediction_m.clone().requires_grad_()
+        value = function(leaf)
+        results.append((value.detach(), torch.autograd.grad(value, leaf)[0]))
+    torch.testing.assert_close(results[1], results[0])
