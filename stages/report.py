@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pipeline.tracking import PipedRun, stage_run, start_sender
+
+if __name__ == "__main__":
+    start_sender()  # it imports MLflow while the imports below go on here
+
 import json
 import math
 import sys
@@ -15,15 +20,13 @@ from pipeline import paths
 from pipeline.data.shards import read_index
 from pipeline.errors import PipelineError, reported_to_user
 from pipeline.files import read_json, write_text, written_whole
-from pipeline.params import load_params
+from pipeline.params import flatten, load_params
 from pipeline.reporting import figures
+from pipeline.reporting.benchmarks import read_benchmarks
 from pipeline.reporting.experiments import gather
 from pipeline.reporting.figures import draw_figures
 from pipeline.reporting.html import render_report
 from pipeline.reporting.inputs import Experiments, Predictions, ReportInputs
-from pipeline.tracking import Run, stage_run
-from pipeline.tracking.compare import finished_runs
-from pipeline.tracking.run import flatten
 
 
 def main() -> None:
@@ -40,6 +43,7 @@ def main() -> None:
             environment=origin["environment"],
             data_fingerprint=read_index(paths.SHARDS)["fingerprint"],
             run_id=run.run_id,
+            benchmarks=read_benchmarks(),
         )
         inputs = replace(inputs, experiments=compare_with_store(inputs, run))
         for name, png in draw_figures(inputs).items():
@@ -48,7 +52,7 @@ def main() -> None:
         write_text(paths.REPORT, render_report(inputs))
 
 
-def compare_with_store(inputs: ReportInputs, run: Run) -> Experiments | None:
+def compare_with_store(inputs: ReportInputs, run: PipedRun) -> Experiments | None:
     """The other finished runs, if there are any to compare with.
 
     What the store holds is no input that DVC knows of: a report that DVC restores from its cache shows the store
@@ -56,7 +60,7 @@ def compare_with_store(inputs: ReportInputs, run: Run) -> Experiments | None:
     """
     tracking = inputs.params["tracking"]
     try:
-        finished = finished_runs(tracking["experiment"], None)
+        finished = run.finished_runs(tracking["experiment"], None)
     except PipelineError as error:
         print(f"warning: the report leaves the other experiments out: {error}", file=sys.stderr)
         return None

@@ -17,7 +17,9 @@ from PIL import Image
 
 from pipeline.evaluation.protocols import PROTOCOLS
 from pipeline.evaluation.published import PUBLISHED, PublishedFigures
+from pipeline.params import flatten
 from pipeline.reporting import experiments, figures
+from pipeline.reporting.benchmarks import tabulate
 from pipeline.reporting.figures import DARK, LIGHT, ColourScale
 from pipeline.reporting.inputs import Experiments, Predictions, ReportInputs
 
@@ -105,9 +107,10 @@ def render_report(inputs: ReportInputs) -> str:
         comparison=None if inputs.experiments is None else comparison(inputs.experiments),
         measures=MEASURES,
         protocols=list(PROTOCOLS),
+        benchmarks=tabulate(inputs.benchmarks) if inputs.benchmarks else None,
         commands=commands(inputs.environment),
-        params=[(section, list(_leaves(content))) for section, content in _sections(inputs.params)],
-        environment=list(_leaves(inputs.environment)),
+        params=[(section, flatten(content).items()) for section, content in _sections(inputs.params)],
+        environment=flatten(inputs.environment).items(),
         data_fingerprint=inputs.data_fingerprint,
         run_id=inputs.run_id,
     )
@@ -473,14 +476,6 @@ def _sections(params: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
     if single:
         yield "general", single
     yield from ((key, content) for key, content in params.items() if isinstance(content, Mapping))
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, content in tree.items():
-        if isinstance(content, Mapping):
-            yield from _leaves(content, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", content
 
 
 # Numbers and pictures as text

@@ -68,3 +68,5 @@ class ReportInputs:
     """of the MLflow run; None where nothing was logged"""
     experiments: Experiments | None = None
     """read from the MLflow store, which DVC knows nothing of; None where there is nothing to compare with"""
+    benchmarks: Sequence[Mapping[str, Any]] = ()
+    """the entries of `reports/benchmarks.json`; none where nothing was measured"""

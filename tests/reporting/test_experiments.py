@@ -14,7 +14,7 @@ import pytest
 from pipeline.reporting import experiments, figures, html
 from pipeline.reporting.inputs import Experiments
 from pipeline.tracking.compare import finished_runs
-from pipeline.tracking.run import open_run
+from pipeline.tracking.opening import Opening, open_run
 from pipeline.tracking.store import open_store
 from tests.reporting.test_html import INPUTS, Page
 
@@ -205,7 +205,7 @@ def test_finished_runs_are_read_from_the_store_with_their_best_validation(
 
     def log(name: str, weight: float, group: str, fails: bool = False) -> None:
         monkeypatch.setenv("DVC_EXP_NAME", name)
-        with open_run("train", "depth", {"loss": {"ssim_weight": weight}}, group) as opened:
+        with open_run(Opening("train", "depth", {"loss": {"ssim_weight": weight}}, group)) as opened:
             for step, rmse in ((10, 0.9), (20, 0.4 + weight), (30, float("nan")), (40, 0.8 + weight)):
                 opened.log_metrics({"val/rmse": rmse}, step)
             if fails:
