@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 SERVER_READY := $(VENV)/.ready-server
+BENCHMARK_READY := $(VENV)/.ready-benchmark
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro nyu sweep ui bench test test-server lint format clean
+.PHONY: help setup repro nyu sweep ui bench test test-server soak lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +27,7 @@ sweep: .git $(READY) ## compare five weights of the loss, two trainings at a tim
 ui: $(READY) ## browse the experiments in MLflow's UI
 	@depth ui
 
-bench: $(READY) ## measure speeds and costs against their limits
+bench: $(BENCHMARK_READY) ## measure speeds and costs against their limits
 	@depth bench
 
 test: $(READY) ## run the tests
@@ -34,6 +35,9 @@ test: $(READY) ## run the tests
 
 test-server: $(SERVER_READY) ## test against PostgreSQL, an S3 store and MLflow's server (minutes)
 	@OMP_NUM_THREADS=1 pytest tests/server --durations=5
+
+soak: $(READY) ## kill trainings at twenty random moments and go on with them (minutes)
+	@OMP_NUM_THREADS=1 DEPTH_KILLS=20 pytest -n 2 tests/stages/test_train.py -k kill_9
 
 lint: $(READY) ## check style and types
 	@ruff check . && ruff format --check . && mypy
@@ -70,4 +74,11 @@ $(SERVER_READY): requirements-server.lock $(READY)
 	@$(VENV)/bin/pip install -q -r requirements-server.lock -c requirements.lock >$(VENV)/setup.log 2>&1 || { \
 	  tail -n 5 $(VENV)/setup.log >&2; \
 	  echo "error: the packages of requirements-server.lock could not be installed; $(VENV)/setup.log has the reason" >&2; exit 1; }
+	@touch $@
+
+# Without dependencies, which requirements.lock has: none of these may bring another torch, or torchvision.
+$(BENCHMARK_READY): requirements-benchmark.lock $(READY)
+	@$(VENV)/bin/pip install -q --no-deps -r requirements-benchmark.lock >$(VENV)/setup.log 2>&1 || { \
+	  tail -n 5 $(VENV)/setup.log >&2; \
+	  echo "error: the packages of requirements-benchmark.lock could not be installed; $(VENV)/setup.log has the reason" >&2; exit 1; }
 	@touch $@

@@ -55,6 +55,8 @@ def environment_of(device: str) -> dict[str, Any]:
     """Versions and hardware. The host's name is left out: the file is committed."""
     facts: dict[str, Any] = {**describe_environment(device)}
     facts.pop("host", None)
+    if device == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name()
     return facts | {"cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
 
 

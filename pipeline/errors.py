@@ -8,10 +8,15 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any, Self
 
 
 class PipelineError(Exception):
     """Something the user can mend. Its text is one line that names the key, file or frame."""
+
+
+class Diverged(PipelineError):
+    """Loss or weights of a training are no finite numbers any more, so there is nothing to go on from."""
 
 
 class Terminated(BaseException):
@@ -63,6 +68,33 @@ def signals_postponed() -> Iterator[None]:
             signal.signal(number, handler)
     for late in came:
         signal.raise_signal(late)
+
+
+class SignalsNoted:
+    """Ctrl-C and polite kills are noted inside the block, for work that looks at `number` where it can leave."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        """of the first signal that came; 0 for none"""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.number = self.number or number
+
+
+def ending_of(number: int) -> BaseException:
+    """What a signal raises in work that is not prepared for it."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
 
 
 def _terminate(number: int, _frame: object) -> None:

@@ -7,11 +7,12 @@ training something else. Meanings, units and ranges of the keys are told in para
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from pipeline import paths
@@ -22,6 +23,13 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+def _devices(value: Any) -> int | str:
+    # A union would be told as two errors, one for each of its types.
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError(f"it is {value!r}; it should be auto or a whole number of at least 1")
 
 
 class Section(BaseModel):
@@ -103,6 +111,8 @@ class Train(Section):
     early_stopping_epochs: Annotated[int, Field(ge=0)]
     precision: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda"]
+    resident: Literal["auto", "always", "never"]
+    devices: Annotated[int | str, PlainValidator(_devices)]
 
 
 class Evaluate(Section):
@@ -133,6 +143,15 @@ class Params(Section):
     evaluate: Evaluate
     report: Report
     tracking: Tracking
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"loss": {"ssim_weight": 0.5}} as {"loss.ssim_weight": 0.5}, the names that DVC uses."""
+    flat: dict[str, Any] = {}
+    for key, value in params.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
 def load_params(path: Path = paths.PARAMS) -> Params:

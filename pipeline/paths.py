@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+PIPELINE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 
 RAW = Path("data/raw")

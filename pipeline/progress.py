@@ -7,7 +7,9 @@ import sys
 from tqdm import tqdm
 
 
-def progress_bar(total: int, description: str, unit: str, *, initial: int = 0, scaled: bool = False) -> tqdm:
+def progress_bar(
+    total: int, description: str, unit: str, *, initial: int = 0, scaled: bool = False, hidden: bool = False
+) -> tqdm:
     """A bar that moves smoothly on a terminal and leaves a line every ten seconds in a log file."""
     return tqdm(
         total=total,
@@ -18,4 +20,5 @@ def progress_bar(total: int, description: str, unit: str, *, initial: int = 0, s
         unit_divisor=1024 if scaled else 1000,
         mininterval=0.1 if sys.stderr.isatty() else 10.0,
         dynamic_ncols=True,
+        disable=hidden,
     )

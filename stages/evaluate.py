@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pipeline.tracking import stage_run, start_sender
+
+if __name__ == "__main__":
+    start_sender()  # it imports MLflow while the imports below go on here
+
 import json
 from collections.abc import Iterator
 
@@ -26,7 +31,6 @@ from pipeline.files import write_json, written_whole
 from pipeline.model.checkpoint import load_network, read_checkpoint_info
 from pipeline.model.network import count_parameters
 from pipeline.params import Evaluate, load_params
-from pipeline.tracking import stage_run
 from pipeline.training.device import choose_device, memory_shortage_told
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pipeline.tracking import stage_run, start_sender
+
+if __name__ == "__main__":
+    start_sender()  # it imports MLflow while the imports below go on here
+
 from pathlib import Path
 
 from pipeline import paths
@@ -13,7 +18,6 @@ from pipeline.data.source import describe_source
 from pipeline.errors import PipelineError, reported_to_user
 from pipeline.files import link_or_copy
 from pipeline.params import Fetch, File, load_params
-from pipeline.tracking import stage_run
 
 
 def main() -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pipeline.tracking import stage_run, start_sender
+
+if __name__ == "__main__":
+    start_sender()  # it imports MLflow while the imports below go on here
+
 from pipeline import paths
 from pipeline.data.augment import Augmentation
 from pipeline.data.shards import write_shards
@@ -9,7 +14,6 @@ from pipeline.data.source import open_source
 from pipeline.data.splits import TRAINED_ON, carve_validation, use_every_frame
 from pipeline.errors import reported_to_user
 from pipeline.params import load_params
-from pipeline.tracking import stage_run
 
 
 def main() -> None:

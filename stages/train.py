@@ -2,91 +2,160 @@
 
 from __future__ import annotations
 
-import pandas as pd
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline.tracking import PipedRun, dismiss_sender, stage_run, start_sender
+
+if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
+    start_sender()  # it imports MLflow while the imports below go on here
+
 import torch
+import yaml
 
 from pipeline import paths
 from pipeline.data.augment import Augmentation
 from pipeline.data.batches import Batches
-from pipeline.data.shards import ShardSet
+from pipeline.data.shards import ShardSet, read_index, verify_shards
 from pipeline.environment import describe_environment
 from pipeline.errors import reported_to_user
-from pipeline.files import write_json, written_whole
-from pipeline.model.checkpoint import CheckpointInfo, save_checkpoint
+from pipeline.files import sha256_of, write_json
 from pipeline.model.losses import DepthLoss
 from pipeline.model.network import build_network
-from pipeline.params import Params, load_params
-from pipeline.tracking import Run, stage_run
+from pipeline.params import Params, flatten, load_params
 from pipeline.tracking.pictures import SamplePictures
-from pipeline.training.device import choose_bf16, claim_device, memory_shortage_told
+from pipeline.training.device import choose_bf16, claim_device, largest_fitting, memory_shortage_told
+from pipeline.training.distributed import Ranks, count_devices, is_launched, joined, launch
 from pipeline.training.history import Epoch
+from pipeline.training.journal import Journal
 from pipeline.training.loop import TrainingOptions, train
+from pipeline.training.outputs import OutputFiles
+from pipeline.training.recorder import Recorder
+from pipeline.training.resume import StateFolder, claimed_folder, state_key
+from pipeline.training.tracker import NullTracker, Tracker
+
+ELSEWHERE = {"device", "devices", "resident"}
+"""Keys of `train` that say where a training runs, not what comes of it: it can be gone on with elsewhere."""
 
 
 def main() -> None:
     params = load_params()
-    memory = memory_shortage_told("train.batch_size, or preprocess.height and width")
-    with stage_run("train", params.model_dump()) as run, memory:
-        train_on_shards(params, run)
+    devices = count_devices(params.train.devices, params.train.device)
+    if devices > 1 and not is_launched():
+        dismiss_sender()
+        launch(devices, "stages.train")
+        return
+    with joined() as ranks, contextlib.ExitStack() as stack:
+        folder = saved = run = None
+        if ranks.rank == 0:
+            verify_shards(paths.SHARDS, ("train", "val"))
+            folder = stack.enter_context(claimed_folder(state_folder(params)))
+            saved = folder.load() if folder else None
+            resume = saved["run_id"] if saved else None
+            run = stack.enter_context(stage_run("train", params.model_dump(), resume=resume))
+        saved = ranks.from_first(saved)
+        train_on_shards(params, ranks, run, folder, saved)
 
 
-def train_on_shards(params: Params, run: Run) -> None:
+def state_folder(params: Params) -> Path:
+    """Where the states of this training are kept: under a name that parameters, data and code decide.
+
+    They are those by which DVC tells whether the stage is the same, so dvc.yaml names them.
+    """
+    stage = yaml.safe_load(paths.PIPELINE.read_text(encoding="utf-8"))["stages"]["train"]
+    flat = flatten(params.model_dump())
+    decisive = {
+        key: value
+        for key, value in flat.items()
+        if key.removeprefix("train.") not in ELSEWHERE
+        and any(key == name or key.startswith(f"{name}.") for name in stage["params"])
+    }
+    code = {name: sha256_of(Path(name)) for name in stage["deps"] if name.endswith(".py")}
+    key = state_key(params=decisive, data=read_index(paths.SHARDS)["fingerprint"], code=code)
+    return paths.repository_root() / paths.STATE / "training" / key
+
+
+def train_on_shards(
+    params: Params, ranks: Ranks, run: PipedRun | None, folder: StateFolder | None, saved: dict[str, Any] | None
+) -> None:
+    """run: the MLflow run, on the first rank only. folder: where states are kept. saved: the one to begin with."""
     settings = params.train
-    device = claim_device(settings.device, paths.repository_root() / paths.STATE / "gpu")
-    environment = describe_environment(str(device))
-    run.set_tags(environment)
-    write_json(paths.RUN, {"run_id": run.run_id, "environment": environment})
-
+    device = claim_device(settings.device, paths.repository_root() / paths.STATE / "gpu", ranks.local_rank)
     shards = {split: ShardSet(paths.SHARDS, split) for split in ("train", "val")}
-    index = shards["train"].index
-    at_step = params.augment.at == "step"
-    augmentation = Augmentation(params.augment.flip, params.augment.noise_std) if at_step else None
-    torch.manual_seed(params.seed)
     options = params.network.model_dump()
-    network = build_network(**options).to(device)
+    tracker: Tracker = NullTracker()
+    if run is not None:
+        environment = describe_environment(str(device))
+        run.set_tags(environment)
+        write_json(paths.RUN, {"run_id": run.run_id, "environment": environment})
+        tracker = run
+    journal = Journal(tracker)
     pictures = SamplePictures(shards["val"], shards["train"], settings.epochs, device)
-    history: list[Epoch] = []
+    files = OutputFiles(shards["train"], options, run.run_id) if run is not None else None
 
     def after_epoch(epoch: Epoch, network: torch.nn.Module, is_best: bool) -> None:
-        history.append(epoch)
-        info = CheckpointInfo(
-            architecture=options["architecture"],
-            options={key: value for key, value in options.items() if key != "architecture"},
-            input_size=shards["train"].size,
-            border=index["border"],
-            epoch=epoch.epoch,
-            val_rmse=epoch.val.get("rmse"),
-            data_fingerprint=index["fingerprint"],
-            trained_on=index["trained_on"],
-            run_id=run.run_id,
-        )
-        save_checkpoint(paths.LAST_CHECKPOINT, network, info)
-        if is_best:
-            save_checkpoint(paths.BEST_CHECKPOINT, network, info)
-        with written_whole(paths.HISTORY) as partial:
-            pd.DataFrame([epoch.row() for epoch in history]).to_csv(partial, index=False)
-        pictures.log(run, network, epoch.epoch, epoch.step)
+        if ranks.rank == 0:
+            pictures.log(journal, network, epoch.epoch, epoch.step)
 
-    pictures.log(run, network, epoch=0, step=0)
-    train(
-        network,
-        DepthLoss(params.loss.ssim_weight).to(device),
-        Batches(
-            shards["train"],
+    torch.manual_seed(params.seed)
+    network = build_network(**options).to(device)
+    if ranks.rank == 0 and saved is None:
+        pictures.log(journal, network, epoch=0, step=0)
+    at_step = params.augment.at == "step"
+    augmentation = Augmentation(params.augment.flip, params.augment.noise_std)
+
+    def batches(split: str, **options: Any) -> Batches:
+        return Batches(
+            shards[split],
             settings.batch_size,
             device,
-            shuffle_seed=params.seed,
-            augmentation=augmentation,
+            resident=settings.resident,
+            rank=ranks.rank,
+            world=ranks.world,
+            **options,
+        )
+
+    loss = DepthLoss(params.loss.ssim_weight, mean_over_ranks=ranks.mean if ranks.world > 1 else None)
+    with (
+        memory_shortage_told(
+            "train.batch_size, or preprocess.height and width",
+            lambda: _what_fits(options, loss, shards["train"].size, settings.batch_size, device),
         ),
-        Batches(shards["val"], settings.batch_size, device),
-        TrainingOptions(
-            **settings.model_dump(exclude={"batch_size", "precision", "device"}),
-            bf16=choose_bf16(settings.precision, device),
-            log_every_steps=params.tracking.log_every_steps,
-        ),
-        run,
-        after_epoch,
-    )
+        Recorder(
+            journal, files.write if files else lambda _: None, folder, saved, run_id=run and run.run_id
+        ) as recorder,
+    ):
+        train(
+            network,
+            loss,
+            batches("train", shuffle_seed=params.seed, augmentation=augmentation if at_step else None),
+            batches("val"),
+            TrainingOptions(
+                **settings.model_dump(exclude={"batch_size", "precision", *ELSEWHERE}),
+                bf16=choose_bf16(settings.precision, device),
+                log_every_steps=params.tracking.log_every_steps,
+            ),
+            journal,
+            after_epoch,
+            recorder,
+            ranks,
+        )
+
+
+def _what_fits(
+    options: dict[str, Any], loss: DepthLoss, size: tuple[int, int], batch_size: int, device: torch.device
+) -> str:
+    """Tried with one step, since no formula tells what the libraries take beside the tensors."""
+
+    def attempt(frames: int) -> None:
+        network = build_network(**options).to(device)
+        depth_m = torch.ones(frames, 1, *size, device=device)
+        loss(network(depth_m.expand(-1, 3, -1, -1)), depth_m)["total"].backward()
+
+    fits = largest_fitting(attempt, batch_size)
+    return f"; train.batch_size={fits} fits" if fits else "; not even one frame fits"
 
 
 if __name__ == "__main__":

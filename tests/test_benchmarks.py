@@ -52,6 +52,52 @@ def test_what_logging_costs_is_measured_over_both_kinds_of_store_and_written_wit
     assert (results.read_bytes() if results.is_file() else None) == before, "smallest sizes are no results"
 
 
+def test_training_from_batches_is_measured_against_training_from_image_files(tmp_path: Path) -> None:
+    done = bench("loader", "--quick", "--out", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["entries"]
+    assert (row["name"], row["better"]) == ("loader", "higher")
+    assert row["limit"] == {"cpu": 1.5, "cuda": 5.0}[row["device"]]
+    details = row["details"]
+    assert row["value"] == pytest.approx(details["batches_frames_per_s"] / details["files_frames_per_s"])
+    assert details["streamed_frames_per_s"] > 0
+    assert min(details["jpg_kb"], details["png_kb"]) > 0
+
+
+def test_ssim_is_measured_against_three_packages_with_its_errors(tmp_path: Path) -> None:
+    for module in ("kornia", "pytorch_msssim", "torchmetrics"):
+        pytest.importorskip(module, reason=f"{module} is not installed: see requirements-benchmark.lock")
+    done = bench("ssim", "--quick", "--out", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    rows = {
+        (row["name"], row["device"]): row
+        for row in json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["entries"]
+    }
+    ratio = rows["ssim", "cpu"]
+    assert (ratio["limit"], ratio["better"]) == (10.0, "higher")
+    packages = {name: ms for name, ms in ratio["details"]["ms"].items() if name != "ours"}
+    assert set(packages) == set(ratio["details"]["versions"]) == {"kornia", "pytorch-msssim", "torchmetrics"}
+    assert ratio["value"] == pytest.approx(min(packages.values()) / ratio["details"]["ms"]["ours"])
+    for name in ("ssim.value_error", "ssim.gradient_error"):
+        assert (rows[name, "cpu"]["limit"], rows[name, "cpu"]["unit"]) == (10.0, "ppm")
+        assert 0 < rows[name, "cpu"]["value"] < 10
+
+
+def test_memory_is_measured_with_the_frames_kept_and_streamed_and_for_two_numbers_of_them(tmp_path: Path) -> None:
+    done = bench("memory", "--quick", "--out", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    rows = {
+        row["name"]: row for row in json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["entries"]
+    }
+    assert {name: row["limit"] for name, row in rows.items()} == {"memory.streaming": 2.0, "memory.resident": 1.05}
+    for row in rows.values():
+        peaks_mb = [row["details"][f"{kind}_{n}x_mb"] for kind in ("streaming", "resident") for n in (1, 4)]
+        assert all(50 < peak_mb < 5000 for peak_mb in peaks_mb), "PyTorch alone takes more than 50 MB"
+    details = rows["memory.streaming"]["details"]
+    growth = details["streaming_4x_mb"] / details["streaming_1x_mb"] - 1
+    assert rows["memory.streaming"]["value"] == pytest.approx(100 * growth)
+
+
 def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
     done = bench("trakcing")
     assert done.returncode == 2
@@ -91,3 +137,14 @@ def test_a_second_measurement_replaces_the_first_and_leaves_other_names_and_devi
 
 def test_the_name_of_the_host_is_not_published() -> None:
     assert "host" not in environment_of("cpu")
+
+
+@pytest.mark.parametrize(("subject", "name", "limit"), [("step", "step.32x64", 97.0), ("start", "start", 4.0)])
+def test_loop_and_start_are_measured_with_the_stage_itself(
+    tmp_path: Path, subject: str, name: str, limit: float
+) -> None:
+    done = bench(subject, "--quick", "--out", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["entries"]
+    assert (row["name"], row["limit"]) == (name, limit) or row["device"] == "cuda"
+    assert 0 < row["value"] < 1000

@@ -20,7 +20,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     info = CheckpointInfo("unet", {"width": 4, "max_depth_m": 10.0}, (32, 40), 0, 1, None, "", "", None)
-    save_checkpoint(Path("models/best.safetensors"), build_network("unet", **info.options), info)
+    save_checkpoint(Path("models/best.safetensors"), build_network("unet", **info.options).state_dict(), info)
     random = np.random.default_rng(0)
     for name, size in (("kitchen.jpg", (45, 61)), ("attic.png", (90, 50))):
         Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(name)

@@ -7,8 +7,11 @@ names every frame with its scene and copy, and every shard with its size and has
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import mmap
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.data.augment import Augmentation
+from pipeline.data.augment import Augmentation, seed_from
 from pipeline.data.frames import Frames, FrameSource, read_slabs
 from pipeline.data.pixels import (
     drop_border,
@@ -134,7 +137,7 @@ def write_shards(
                 if augmentation is None or "train" not in memberships[index]:
                     continue
                 for copy in range(1, copies + 1):
-                    generator = torch.Generator().manual_seed(_derived_seed(seed, index, copy))
+                    generator = torch.Generator().manual_seed(seed_from(seed, index, copy))
                     one = slice(position, position + 1)
                     copy_rgb, copy_mm = augmentation(rgb[one], depth_mm[one], generator)
                     writers["train"].add(to_u8(copy_rgb[0]), copy_mm[0], ShardFrame(name, scene, kind, copy))
@@ -174,25 +177,20 @@ def _training_tensors(frames: Frames, size: tuple[int, int], border: int) -> tup
     )
 
 
-def _derived_seed(*parts: int) -> int:
-    """A seed for one frame's copy that is unrelated to those of its neighbours."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
 def _fingerprint(shards: Iterable[dict[str, Any]]) -> str:
     """One hash that changes with any pixel or depth of the data."""
     return hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest()
 
 
 class ShardTensor:
-    """The tensors of several shards as one along the first axis, without joining them in memory.
+    """A tensor that lies in several mapped shards, as one along the first axis, without joining them in memory.
 
     Indexing with an integer, a slice or a 1-D tensor or array of indices gives an ordinary tensor.
     """
 
-    def __init__(self, parts: Sequence[Tensor], shape: Sequence[int], dtype: torch.dtype) -> None:
+    def __init__(self, parts: Sequence[_MappedArray], shape: Sequence[int], dtype: torch.dtype) -> None:
         self._parts = parts
-        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+        self._starts = np.cumsum([0, *(len(part.array) for part in parts)])
         self.shape = torch.Size((int(self._starts[-1]), *shape))
         self.dtype = dtype
 
@@ -202,32 +200,36 @@ class ShardTensor:
     def __getitem__(self, key: int | slice | Tensor | np.ndarray | Sequence[int]) -> Tensor:
         if isinstance(key, int):
             return self[[range(len(self))[key]]][0]
+        return self.gather(key)
+
+    def gather(self, key: slice | Tensor | np.ndarray | Sequence[int], *, pinned: bool = False) -> Tensor:
+        """What indexing with `key` gives; `pinned` in memory from which a GPU copies without the processor."""
         # Through arange: negative indices count from the end, and those outside raise.
         indices = np.arange(len(self))[key if isinstance(key, slice) else np.asarray(key, dtype=np.int64)]
-        gathered = torch.empty((len(indices), *self.shape[1:]), dtype=self.dtype)
+        gathered = torch.empty((len(indices), *self.shape[1:]), dtype=self.dtype, pin_memory=pinned)
+        frames = gathered.numpy()
         owner = np.searchsorted(self._starts, indices, side="right") - 1
-        for part in np.unique(owner):
-            mine = np.flatnonzero(owner == part)
-            local = torch.from_numpy(indices[mine] - self._starts[part])
-            gathered[torch.from_numpy(mine)] = self._parts[part][local]
+        for position, (index, part) in enumerate(zip(indices, owner, strict=True)):
+            frames[position] = self._parts[part].array[index - self._starts[part]]
+            # After each: the kernel may map 2 MB around every frame, 60 MB for a batch.
+            self._parts[part].forget_pages()
         return gathered
 
 
 class ShardSet:
     """The memory-mapped shards of one split.
 
-    `rgb_u8` (N, 3, H, W) uint8 and `depth_mm` (N, 1, H, W) int16 read from disk what is indexed; `frames` tells
-    where each came from. Raises `PipelineError` if the folder holds no complete set of shards.
+    `rgb_u8` (N, 3, H, W) uint8 and `depth_mm` (N, 1, H, W) int16 read from disk what is indexed, and keep nothing
+    of it in memory; `frames` tells where each came from. Raises `PipelineError` if the folder holds no complete
+    set of shards.
     """
 
     def __init__(self, folder: str | Path, split: str) -> None:
         folder = Path(folder)
         self.index = read_index(folder)
-        if split not in self.index["splits"]:
-            raise PipelineError(f"{folder / INDEX} has no split '{split}'; it has {', '.join(SPLITS)}")
+        content = _content_of(self.index, folder, split)
         self.split = split
         self.size: tuple[int, int] = (self.index["height"], self.index["width"])
-        content = self.index["splits"][split]
         self.frames = [ShardFrame(**frame) for frame in content["contents"]]
         parts = [_map_shard(folder / shard["file"]) for shard in content["shards"]]
         self.rgb_u8 = ShardTensor([rgb for rgb, _ in parts], (3, *self.size), torch.uint8)
@@ -245,11 +247,75 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _map_shard(path: Path) -> tuple[Tensor, Tensor]:
+def verify_shards(folder: str | Path, splits: Iterable[str]) -> None:
+    """Read every byte of the splits' shards and compare size and hash with the index.
+
+    Raises `PipelineError` naming the first file that is missing or not as it was written.
+    """
+    folder = Path(folder)
+    index = read_index(folder)
+    shards = [shard for split in splits for shard in _content_of(index, folder, split)["shards"]]
+    with ThreadPoolExecutor() as pool:
+        for shard, fault in zip(shards, pool.map(lambda shard: _fault_of(shard, folder), shards), strict=True):
+            if fault:
+                raise _damaged(folder / shard["file"], fault)
+
+
+def _fault_of(shard: dict[str, Any], folder: Path) -> str:
+    """What is wrong with the shard's file; empty if nothing."""
+    path = folder / shard["file"]
     try:
-        with safe_open(path, framework="pt") as shard:
-            return shard.get_tensor("rgb_u8"), shard.get_tensor("depth_mm")
+        size = path.stat().st_size
+        if size != shard["bytes"]:
+            return f"{size} bytes instead of {shard['bytes']}"
+        return "" if sha256_of(path) == shard["sha256"] else f"its content has another hash than in {INDEX}"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _content_of(index: dict[str, Any], folder: Path, split: str) -> dict[str, Any]:
+    if split not in index["splits"]:
+        raise PipelineError(f"{folder / INDEX} has no split '{split}'; it has {', '.join(SPLITS)}")
+    content: dict[str, Any] = index["splits"][split]
+    return content
+
+
+def _damaged(path: Path, fault: object) -> PipelineError:
+    return PipelineError(f"{path} is damaged ({fault}); run `dvc repro --single-item --force preprocess`")
+
+
+@dataclass(frozen=True)
+class _MappedArray:
+    """An array in a mapped file."""
+
+    array: np.ndarray
+    file: mmap.mmap
+
+    def forget_pages(self) -> None:
+        """Take the file's pages out of this process's resident set. They stay in the system's cache."""
+        self.file.madvise(mmap.MADV_DONTNEED)
+
+
+def _map_shard(path: Path) -> tuple[_MappedArray, _MappedArray]:
+    """`rgb_u8` and `depth_mm` of a shard.
+
+    The format's own reader checks the header against the file; but its map keeps every page that was ever read in
+    the resident set.
+    """
+    try:
+        with safe_open(path, framework="np") as shard:
+            for name in ("rgb_u8", "depth_mm"):
+                shard.get_slice(name)
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(header_bytes))
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, SafetensorError) as error:
-        raise PipelineError(
-            f"{path} is damaged ({error}); run `dvc repro --single-item --force preprocess`"
-        ) from error
+        raise _damaged(path, error) from error
+
+    def array(name: str, dtype: type[np.generic]) -> _MappedArray:
+        shape, (start, _) = header[name]["shape"], header[name]["data_offsets"]
+        flat = np.frombuffer(mapped, dtype, math.prod(shape), 8 + header_bytes + start)
+        return _MappedArray(flat.reshape(shape), mapped)
+
+    return array("rgb_u8", np.uint8), array("depth_mm", np.int16)

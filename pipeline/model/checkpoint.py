@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.files import written_whole
@@ -35,13 +36,13 @@ class CheckpointInfo:
     """the MLflow run that made it"""
 
 
-def save_checkpoint(path: Path, network: nn.Module, info: CheckpointInfo) -> None:
-    """Write weights and metadata; the file appears whole or not at all."""
+def save_checkpoint(path: Path, weights: Mapping[str, Tensor], info: CheckpointInfo) -> None:
+    """Write the `state_dict` of a network with its metadata; the file appears whole or not at all."""
     # A tensor's memory layout is the trainer's business; files hold plain row-major tensors.
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     metadata = {key: json.dumps(value) for key, value in vars(info).items()}
     with written_whole(path) as partial:
-        save_file(weights, partial, metadata)
+        save_file(plain, partial, metadata)
 
 
 def read_checkpoint_info(path: str | Path) -> CheckpointInfo:

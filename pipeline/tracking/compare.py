@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from mlflow.entities import Run as StoredRun
 
 from pipeline.tracking.records import STAGES
-from pipeline.tracking.run import repository_mark, stage_tag
+from pipeline.tracking.run import stage_tag
 from pipeline.tracking.store import experiment_id, open_store, replaced_runs, search_runs, told
+from pipeline.tracking.table import OBJECTIVE, SCORES, table_of
+from pipeline.tracking.tags import repository_mark
 
-OBJECTIVE = "val/rmse"
-"""What experiments are compared by, best of all epochs: the checkpoint that is scored is that epoch's."""
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,16 @@ class Results:
         self.tag(run_id, {"repository": repository_mark()})
 
 
-SCORES = (OBJECTIVE, "test/full/rmse", "test/full/delta1")
-"""What `finished_runs` compares: of the objective the best of all epochs."""
-
-
 def finished_runs(experiment: str, group: str | None) -> pd.DataFrame:
-    """One row for each finished run of the MLflow experiment, of one group or of all, the newest first.
+    """The table of the finished runs of the MLflow experiment, of one group or of all, the newest first.
 
-    Columns: `run_id`, `name`, `group`, `training` (the run whose weights it has: its own id, unless it reuses
-    them), `params.…` as text, and the scores above, NaN where a run has none. Runs that a later attempt
-    replaced are left out. Raises `PipelineError` if the store does not answer.
+    Runs that a later attempt replaced are left out. Raises `PipelineError` if the store does not answer.
     """
+    return table_of(finished_rows(experiment, group))
+
+
+def finished_rows(experiment: str, group: str | None) -> list[dict[str, Any]]:
+    """The rows of that table."""
     client = open_store()
     rows = []
     with told():
@@ -125,5 +126,4 @@ def finished_runs(experiment: str, group: str | None) -> pd.DataFrame:
                     **scores,
                 }
             )
-    columns = ["run_id", "name", "group", "training", *SCORES]
-    return pd.DataFrame(rows, columns=None if rows else columns).astype(dict.fromkeys(SCORES, float))
+    return rows

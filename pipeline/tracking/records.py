@@ -5,12 +5,12 @@ A stage that was executed and one whose results are reused, now or in a later `d
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
 from pipeline import paths
@@ -94,11 +94,12 @@ def _record_training(run: Run, files: Files) -> None:
         run.set_tags({"training.run_id": origin["run_id"]})
         run.set_tags({f"training.{key}": value for key, value in origin.get("environment", {}).items()})
     if (found := files(paths.HISTORY)) is not None:
-        for row in pd.read_csv(found).to_dict("records"):
-            epoch = Epoch.of_row({str(name): value for name, value in row.items()})
-            # The losses of single steps stand in the run that is linked to.
-            losses = {f"train/loss/{name}": value for name, value in epoch.train_loss.items()}
-            run.log_metrics(epoch.metrics() | losses, epoch.step)
+        with found.open(encoding="utf-8", newline="") as rows:
+            for row in csv.DictReader(rows):
+                epoch = Epoch.of_row({name: float(value or "nan") for name, value in row.items()})
+                # The losses of single steps stand in the run that is linked to.
+                losses = {f"train/loss/{name}": value for name, value in epoch.train_loss.items()}
+                run.log_metrics(epoch.metrics() | losses, epoch.step)
 
 
 def _record_scores(run: Run, files: Files) -> None:

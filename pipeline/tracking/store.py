@@ -7,23 +7,16 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.errors import PipelineError
-from pipeline.files import locked
-from pipeline.paths import STATE, repository_root
-
-# Read by mlflow when it is imported. Its default retries hang four minutes on a dead server.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-
 import mlflow
 import requests
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from pipeline.errors import PipelineError
+from pipeline.files import locked
+from pipeline.paths import STATE, repository_root
 
 ANSWER_S = 10.0
 """How long a server may take to answer at all."""

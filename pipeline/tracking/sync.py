@@ -19,13 +19,16 @@ from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.experiments import Experiment
 from pipeline.files import locked
-from pipeline.params import load_params
+from pipeline.params import flatten, load_params
 from pipeline.progress import progress_bar
 from pipeline.tracking.execution import Execution
+from pipeline.tracking.kept import outbox_folder
+from pipeline.tracking.opening import go_on
 from pipeline.tracking.outbox import deliver_kept
 from pipeline.tracking.records import STAGES, Files, record_reused
-from pipeline.tracking.run import Run, group_tags, origin_tags, outbox_folder, repository_mark, stage_tag
+from pipeline.tracking.run import stage_tag
 from pipeline.tracking.store import experiment_id, open_store, replaced_runs, search_runs, store_uri, told
+from pipeline.tracking.tags import group_tags, origin_tags, repository_mark
 
 SETTLING_S = 600.0
 """A run whose experiment is not listed is left alone for so long: DVC saves the experiment after its last stage."""
@@ -67,7 +70,7 @@ def _sync(
                     if found is None:
                         made += [experiment.name] * make_run(client, experiment, files)
                     else:
-                        run = Run(client, found.info.run_id, found.data.tags)
+                        run = go_on(client, found.info.run_id, found.data.tags)
                         try:
                             record_reused(run, files=files)
                         finally:
@@ -94,8 +97,8 @@ def make_run(client: mlflow.MlflowClient, experiment: Experiment, files: Files) 
     number = experiment_id(client, params["tracking"]["experiment"])
     created = client.create_run(number, run_name=experiment.name, tags=tags)
     try:
-        with Run(client, created.info.run_id, tags) as run:
-            run.log_params(params)
+        with go_on(client, created.info.run_id, tags) as run:
+            run.log_params(flatten(params))
             run.log_file(params_file)
             record_reused(run, files=files)
     except BaseException:

@@ -6,7 +6,8 @@ import contextlib
 import fcntl
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -24,13 +25,17 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-def claim_device(name: str, locks: Path) -> torch.device:
+def claim_device(name: str, locks: Path, local_rank: int | None = None) -> torch.device:
     """As `choose_device`, but with `auto` a GPU that no other training uses, until this process ends.
 
-    locks: the folder in which the trainings of this repository tell each other which GPUs they use.
+    locks: the folder in which the trainings of this repository tell each other which GPUs they use. local_rank:
+    of a process that shares its training with others on this machine; it takes the GPU of that number.
     """
     device = choose_device(name)
-    if name == "auto" and device.type == "cuda":
+    if local_rank is not None and device.type == "cuda":
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    elif name == "auto" and device.type == "cuda":
         # By their own names: an index means another GPU where CUDA_VISIBLE_DEVICES differs.
         cards = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
         device = torch.device("cuda", claim_first(cards, locks))
@@ -65,14 +70,38 @@ def choose_bf16(precision: str, device: torch.device) -> bool:
 
 
 @contextlib.contextmanager
-def memory_shortage_told(keys: str) -> Iterator[None]:
-    """Raise `PipelineError` that says to lower `keys` when memory runs out, on the device or beside it."""
+def memory_shortage_told(keys: str, fitting: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Raise `PipelineError` that says to lower `keys` when memory runs out, on the device or beside it.
+
+    fitting: finds out, once the memory is free again, what would fit, in words that follow.
+    """
     try:
         yield
+        return
     except (MemoryError, RuntimeError) as error:
-        # CUDA has a class of its own for it, the CPU's allocator only a text.
-        if isinstance(error, RuntimeError) and not (
-            isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-        ):
+        if not is_memory_shortage(error):
             raise
-        raise PipelineError(f"out of memory; lower {keys}") from error
+        traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+    raise PipelineError(f"out of memory; lower {keys}{fitting()}")
+
+
+def is_memory_shortage(error: Exception) -> bool:
+    """CUDA has a class of its own for it, the CPU's allocator only a text."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def largest_fitting(attempt: Callable[[int], object], below: int) -> int:
+    """The largest half, quarter, … of `below` for which `attempt` does not run out of memory; 0 if none is."""
+    size = below // 2
+    while size:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            attempt(size)
+            return size
+        except (MemoryError, RuntimeError) as error:
+            if not is_memory_shortage(error):
+                raise
+            traceback.clear_frames(error.__traceback__)
+        size //= 2
+    return 0

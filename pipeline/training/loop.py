@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -15,11 +15,14 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from pipeline.data.batches import Batches
-from pipeline.errors import PipelineError
+from pipeline.errors import Diverged, ending_of
 from pipeline.evaluation.metrics import depth_errors
 from pipeline.model.losses import DepthLoss
 from pipeline.progress import progress_bar
+from pipeline.training.distributed import Ranks
 from pipeline.training.history import Epoch
+from pipeline.training.recorder import Reached, Recorder
+from pipeline.training.resume import frozen, random_states, set_random_states
 from pipeline.training.tracker import Tracker
 
 LOSSES = ("total", "mse", "ssim")
@@ -53,82 +56,214 @@ def train(
     options: TrainingOptions,
     tracker: Tracker,
     after_epoch: Callable[[Epoch, nn.Module, bool], None],
+    recorder: Recorder | None = None,
+    ranks: Ranks | None = None,
 ) -> list[Epoch]:
     """Train `network` in place and return the history.
 
     After each epoch `after_epoch` gets its figures, the network to keep (the averaged one under EMA) and whether
     it is the best so far by validation RMSE (always, without validation frames). A loss that is not finite
-    raises `PipelineError` naming epoch and step; what `after_epoch` kept before stays.
+    raises `Diverged` naming epoch and step. `recorder` keeps the state, from which the training goes on bit by
+    bit as if nothing had come between, and decides where a signal may end it. `ranks`: the processes that share
+    the batches; each calls this.
     """
-    # Convolutions are up to a third faster with the channels innermost; `_forward` does the same to the images.
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    steps = options.epochs * len(training)
-    schedule = make_schedule(optimizer, options.schedule, steps)
-    average = _make_average(network, options.ema_decay)
-    kept = network if average is None else average.module
-    history: list[Epoch] = []
-    best_rmse, best_epoch = math.inf, 0
-    with progress_bar(steps, "train", "step") as progress:
-        for number in range(1, options.epochs + 1):
-            started = time.perf_counter()
-            learning_rate = optimizer.param_groups[0]["lr"]
-            losses = _StepLosses(number, len(training), options.log_every_steps, tracker)
-            network.train()
-            for rgb, depth_m in training.epoch(number):
-                losses.add(_step(network, loss, optimizer, rgb, depth_m, options))
-                schedule.step()
-                if average is not None:
-                    average.update_parameters(network)
-                progress.update()
-            train_loss = losses.finish()
-            seconds = time.perf_counter() - started
-            if average is not None:
-                _estimate_statistics(kept, training, number)
-            _check_finite(kept, number)
-            done = number * len(training)
-            epoch = Epoch(number, done, seconds, learning_rate, training.frames / seconds, train_loss)
-            if validation.frames:
-                epoch.val_loss, epoch.val = validate(kept, loss, validation, options.bf16)
-            history.append(epoch)
-            rmse = epoch.val.get("rmse", math.inf)
-            # The first epoch counts as best even if no validation frame has a valid pixel and its RMSE is NaN.
-            is_best = rmse < best_rmse or not epoch.val or number == 1
-            if is_best:
-                best_rmse, best_epoch = rmse, number
-            tracker.log_metrics(epoch.metrics(), step=epoch.step)
-            after_epoch(epoch, kept, is_best)
-            progress.set_postfix_str(_summary(epoch, options.epochs))
-            if 0 < options.early_stopping_epochs <= number - best_epoch:
-                break
-    return history
+    return _Training(network, loss, training, validation, options, tracker, recorder, ranks or Ranks()).run(
+        after_epoch
+    )
+
+
+class _Training:
+    """A training and where it stands: `epoch` is under way, and `step` steps of it are done."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: DepthLoss,
+        training: Batches,
+        validation: Batches,
+        options: TrainingOptions,
+        tracker: Tracker,
+        recorder: Recorder | None,
+        ranks: Ranks,
+    ) -> None:
+        # Convolutions are up to a third faster with the channels innermost; `_forward` does the same to the images.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network
+        self._shared = ranks.share(network)
+        self._loss, self._batches, self._validation = loss, training, validation
+        self._options, self._tracker, self._recorder, self._ranks = options, tracker, recorder, ranks
+        self._device = next(network.parameters()).device
+        self._optimizer = torch.optim.AdamW(
+            network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+        )
+        self._schedule = make_schedule(self._optimizer, options.schedule, options.epochs * len(training))
+        self._average = _make_average(network, options.ema_decay)
+        self._kept = network if self._average is None else self._average.module
+        self._losses = _StepLosses(len(training), options.log_every_steps, tracker)
+        self._epoch, self._step = 1, 0
+        self._seconds = 0.0
+        """of training in this epoch"""
+        self._learning_rate = options.learning_rate
+        """that this epoch began with"""
+        self._history: list[Epoch] = []
+        self._best_rmse, self._best_epoch = math.inf, 0
+        self._best: dict[str, Tensor] = {}
+        self._last: dict[str, Tensor] = {}
+        if recorder is not None:
+            recorder.attach(self)
+
+    def run(self, after_epoch: Callable[[Epoch, nn.Module, bool], None]) -> list[Epoch]:
+        options, steps = self._options, len(self._batches)
+        done = (self._epoch - 1) * steps + self._step
+        hidden = self._ranks.rank > 0
+        with progress_bar(options.epochs * steps, "train", "step", initial=done, hidden=hidden) as progress:
+            if done and self._history:
+                progress.set_postfix_str(_summary(self._history[-1], options.epochs))
+            while self._epoch <= options.epochs and not self._is_stalled():
+                self._train_epoch(progress.update)
+                epoch, is_best = self._end_epoch()
+                after_epoch(epoch, self._kept, is_best)
+                progress.set_postfix_str(_summary(epoch, options.epochs))
+        return self._history
+
+    def _is_stalled(self) -> bool:
+        return 0 < self._options.early_stopping_epochs <= self._epoch - 1 - self._best_epoch
+
+    def _train_epoch(self, done: Callable[[], object]) -> None:
+        if self._step == 0:
+            self._losses.begin(self._epoch)
+            self._learning_rate = self._optimizer.param_groups[0]["lr"]
+        self._network.train()
+        started = time.perf_counter() - self._seconds
+        for rgb, depth_m in self._stoppable(self._batches.epoch(self._epoch, self._step)):
+            self._losses.add(self._make_step(rgb, depth_m))
+            self._schedule.step()
+            if self._average is not None:
+                self._average.update_parameters(self._network)
+            self._step += 1
+            self._seconds = time.perf_counter() - started
+            done()
+            if self._recorder is not None and self._recorder.due():
+                self._recorder.record()
+        self._losses.collect()
+        self._seconds = time.perf_counter() - started
+
+    def _make_step(self, rgb: Tensor, depth_m: Tensor) -> Tensor:
+        """One step of the optimizer; the loss components, still on the device."""
+        values = self._loss(_forward(self._shared, rgb, self._options.bf16), depth_m, depth_m > 0)
+        self._optimizer.zero_grad(set_to_none=True)
+        values["total"].backward()
+        if self._options.gradient_clip_norm > 0:
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._options.gradient_clip_norm)
+        self._optimizer.step()
+        return self._ranks.mean(torch.stack([values[name].detach() for name in LOSSES]))
+
+    def _end_epoch(self) -> tuple[Epoch, bool]:
+        """Judge the weights of the epoch that has just been trained, and go on to the next."""
+        number, done = self._epoch, self._epoch * len(self._batches)
+        if self._average is not None:
+            # From the batches of the epoch just made; the network's own statistics are not touched by it.
+            batches = self._stoppable(self._batches.epoch(number))
+            _estimate_statistics(self._kept, batches)
+        _check_finite(self._kept, number)
+        epoch = Epoch(
+            number,
+            done,
+            self._seconds,
+            self._learning_rate,
+            self._batches.frames / self._seconds,
+            self._losses.means(),
+        )
+        if self._validation.frames:
+            epoch.val_loss, epoch.val = self._validate()
+        rmse = epoch.val.get("rmse", math.inf)
+        # The first epoch counts as best even if no validation frame has a valid pixel and its RMSE is NaN.
+        is_best = rmse < self._best_rmse or not epoch.val or number == 1
+        if self._recorder is not None:
+            self._last = frozen(self._kept.state_dict())
+        if is_best:
+            self._best_rmse, self._best_epoch, self._best = rmse, number, self._last
+        self._history.append(epoch)
+        self._tracker.log_metrics(epoch.metrics(), step=epoch.step)
+        self._epoch, self._step, self._seconds = number + 1, 0, 0.0
+        return epoch, is_best
+
+    @torch.inference_mode()
+    def _validate(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Mean loss components by frame, and mean per-image metrics, over all frames at training resolution."""
+        self._kept.eval()
+        frames = self._validation.frames
+        losses = torch.zeros(len(LOSSES), device=self._device)
+        sums = torch.zeros(2, len(VALIDATION_METRICS), dtype=torch.float64, device=self._device)
+        for number, (rgb, depth_m) in enumerate(self._stoppable(self._validation.epoch())):
+            prediction_m = _forward(self._kept, rgb, self._options.bf16)
+            valid = depth_m > 0
+            values = self._loss(prediction_m, depth_m, valid)
+            losses += torch.stack([values[name] for name in LOSSES]) * (self._validation.size(number) / frames)
+            errors = depth_errors(prediction_m.clamp(*PREDICTION_RANGE_M), depth_m, valid)
+            batch = torch.stack([errors[name] for name in VALIDATION_METRICS]).double()
+            sums += torch.stack([batch.nansum(dim=1), (~batch.isnan()).sum(dim=1)])
+        total, count = self._ranks.total(sums)
+        loss_means = self._ranks.mean(losses).tolist()
+        metric_means = (total / count).tolist()
+        return dict(zip(LOSSES, loss_means, strict=True)), dict(zip(VALIDATION_METRICS, metric_means, strict=True))
+
+    def _stoppable(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches; between two of them a signal that was noted ends the training, on all ranks at once."""
+        for batch in batches:
+            yield batch
+            if number := self._ranks.largest(self._recorder.signal if self._recorder else 0):
+                raise ending_of(number)
+
+    @property
+    def reached(self) -> Reached | None:
+        if not self._last:
+            return None
+        return Reached(list(self._history), self._best, self._best_epoch, self._last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides how the training goes on; tensors are copies."""
+        return {
+            "epoch": self._epoch,
+            "step": self._step,
+            "seconds": self._seconds,
+            "learning_rate": self._learning_rate,
+            "network": frozen(self._network.state_dict()),
+            "average": frozen(self._average.state_dict()) if self._average is not None else None,
+            "optimizer": frozen(self._optimizer.state_dict()),
+            "schedule": frozen(self._schedule.state_dict()),
+            "losses": self._losses.state_dict(),
+            "history": [asdict(epoch) for epoch in self._history],
+            "best_rmse": self._best_rmse,
+            "best_epoch": self._best_epoch,
+            "best": self._best,
+            "last": self._last,
+            "random": random_states(self._device),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._epoch, self._step, self._seconds = state["epoch"], state["step"], state["seconds"]
+        self._learning_rate = state["learning_rate"]
+        self._network.load_state_dict(state["network"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._losses.load_state_dict(state["losses"])
+        self._history = [Epoch(**fields) for fields in state["history"]]
+        self._best_rmse, self._best_epoch = state["best_rmse"], state["best_epoch"]
+        self._best, self._last = state["best"], state["last"]
+        set_random_states(state["random"], self._device)
 
 
 def _check_finite(network: nn.Module, epoch: int) -> None:
     """The last step of an epoch can break the weights after its loss was still finite; they must not be kept."""
-    if not all(torch.isfinite(values).all() for values in network.state_dict().values()):
-        raise PipelineError(
+    finite = torch.stack([torch.isfinite(values).all() for values in network.state_dict().values()])
+    if not finite.all():
+        raise Diverged(
             f"the weights became infinite or NaN in the last step of epoch {epoch}; "
             "lower train.learning_rate or set train.gradient_clip_norm; checkpoints of earlier epochs are kept"
         )
-
-
-def validate(network: nn.Module, loss: DepthLoss, frames: Batches, bf16: bool) -> tuple[dict, dict]:
-    """Mean loss components by frame, and mean per-image metrics, over all frames at training resolution."""
-    network.eval()
-    losses: dict[str, Tensor] = {}
-    errors: dict[str, list[Tensor]] = {name: [] for name in VALIDATION_METRICS}
-    with torch.inference_mode():
-        for rgb, depth_m in frames.epoch():
-            prediction_m = _forward(network, rgb, bf16)
-            valid = depth_m > 0
-            for name, value in loss(prediction_m, depth_m, valid).items():
-                losses[name] = losses.get(name, 0) + value * (len(rgb) / frames.frames)
-            batch = depth_errors(prediction_m.clamp(*PREDICTION_RANGE_M), depth_m, valid)
-            for name in VALIDATION_METRICS:
-                errors[name].append(batch[name])
-    means = {name: float(torch.cat(values).nanmean()) for name, values in errors.items()}
-    return {name: float(value) for name, value in losses.items()}, means
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> LRScheduler:
@@ -150,14 +285,14 @@ def _make_average(network: nn.Module, decay: float) -> AveragedModel | None:
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
-def _estimate_statistics(average: nn.Module, training: Batches, epoch: int) -> None:
+def _estimate_statistics(average: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Give the averaged weights the batch statistics that they produce (Izmailov et al. 2018, 3.2).
 
     They are not the average of the statistics: filters under batch normalisation turn fast, and the average of
     several directions is shorter than each. After 7 epochs on NYU's frames that meant a validation RMSE of 1.355 m,
     the mean map's, where the same weights with statistics of their own reach 1.096 m.
     """
-    update_bn(itertools.islice(training.epoch(epoch), STATISTICS_STEPS), average)
+    update_bn(itertools.islice(batches, STATISTICS_STEPS), average)
 
 
 def _forward(network: nn.Module, rgb: Tensor, bf16: bool) -> Tensor:
@@ -167,61 +302,61 @@ def _forward(network: nn.Module, rgb: Tensor, bf16: bool) -> Tensor:
     return prediction_m.float()
 
 
-def _step(
-    network: nn.Module,
-    loss: DepthLoss,
-    optimizer: torch.optim.Optimizer,
-    rgb: Tensor,
-    depth_m: Tensor,
-    options: TrainingOptions,
-) -> dict[str, Tensor]:
-    values = loss(_forward(network, rgb, options.bf16), depth_m, depth_m > 0)
-    optimizer.zero_grad(set_to_none=True)
-    values["total"].backward()
-    if options.gradient_clip_norm > 0:
-        nn.utils.clip_grad_norm_(network.parameters(), options.gradient_clip_norm)
-    optimizer.step()
-    return {name: values[name].detach() for name in LOSSES}
-
-
 class _StepLosses:
     """Loss components of an epoch's steps, read from the device in bunches so that no step waits for one."""
 
-    def __init__(self, epoch: int, steps: int, log_every: int, tracker: Tracker) -> None:
-        self._epoch, self._steps = epoch, steps
+    def __init__(self, steps: int, log_every: int, tracker: Tracker) -> None:
+        self._steps = steps
         self._log_every = log_every
         self._tracker = tracker
+        self._epoch = 1
         self._waiting: list[Tensor] = []
         self._read: list[list[float]] = []
 
-    def add(self, values: dict[str, Tensor]) -> None:
-        self._waiting.append(torch.stack([values[name] for name in LOSSES]))
-        if len(self._waiting) == self._log_every:
-            self._collect()
+    def begin(self, epoch: int) -> None:
+        self._epoch, self._read = epoch, []
 
-    def _collect(self) -> None:
+    def add(self, values: Tensor) -> None:
+        """values: (3,) total, mse and ssim."""
+        self._waiting.append(values)
+        if len(self._waiting) == self._log_every:
+            self.collect()
+
+    def collect(self) -> None:
+        """Log the mean of the steps since the last time."""
         if not self._waiting:
             return
-        rows = torch.stack(self._waiting).tolist()
+        rows = self._rows_waiting()
         self._waiting = []
-        for row in rows:
-            self._read.append(row)
-            if not math.isfinite(row[0]):
-                raise PipelineError(
-                    f"the loss became {row[0]} in epoch {self._epoch}, step {len(self._read)} of {self._steps}; "
-                    "lower train.learning_rate or set train.gradient_clip_norm; earlier checkpoints are kept"
-                )
+        self._read += rows
         means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
         self._tracker.log_metrics(
             {f"train/loss/{name}": mean for name, mean in zip(LOSSES, means, strict=True)},
             step=(self._epoch - 1) * self._steps + len(self._read),
         )
 
-    def finish(self) -> dict[str, float]:
-        """The epoch's means by step."""
-        self._collect()
+    def _rows_waiting(self) -> list[list[float]]:
+        """Raises `Diverged` if one of them is not finite."""
+        rows: list[list[float]] = torch.stack(self._waiting).tolist() if self._waiting else []
+        for number, row in enumerate(rows, len(self._read) + 1):
+            if not math.isfinite(row[0]):
+                raise Diverged(
+                    f"the loss became {row[0]} in epoch {self._epoch}, step {number} of {self._steps}; "
+                    "lower train.learning_rate or set train.gradient_clip_norm; earlier checkpoints are kept"
+                )
+        return rows
+
+    def means(self) -> dict[str, float]:
+        """The epoch's, by step."""
         columns = zip(*self._read, strict=True)
         return {name: sum(column) / len(self._read) for name, column in zip(LOSSES, columns, strict=True)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self._epoch, "read": list(self._read), "waiting": self._rows_waiting()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._epoch, self._read = state["epoch"], list(state["read"])
+        self._waiting = [torch.tensor(row) for row in state["waiting"]]
 
 
 def _summary(epoch: Epoch, epochs: int) -> str:

@@ -9,18 +9,18 @@ from typing import Protocol
 class Tracker(Protocol):
     """Receives what a training produces while it runs."""
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Scalars by name at a training step."""
+    def log_metrics(self, metrics: Mapping[str, float], step: int, *, time_ms: int | None = None) -> None:
+        """Scalars by name at a training step. time_ms: since 1970, when they came; None for now."""
 
-    def log_figure(self, name: str, png: bytes, step: int) -> None:
+    def log_figure(self, name: str, png: bytes, step: int, *, time_ms: int | None = None) -> None:
         """A picture at a training step."""
 
 
 class NullTracker:
     """Keeps nothing."""
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int, *, time_ms: int | None = None) -> None:
         pass
 
-    def log_figure(self, name: str, png: bytes, step: int) -> None:
+    def log_figure(self, name: str, png: bytes, step: int, *, time_ms: int | None = None) -> None:
         pass

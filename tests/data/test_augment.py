@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kstest, norm
 
 from pipeline.data.augment import Augmentation, add_noise, flip
 
@@ -63,6 +64,12 @@ def test_noise_has_no_mean_and_the_spread_that_was_asked_for() -> None:
     assert float(added.std()) == pytest.approx(0.05, abs=4 * standard_error)  # of a spread: a factor √2 less
 
 
+def test_noise_is_distributed_as_a_gaussian_is() -> None:
+    added = (add_noise(torch.full((4, 3, 100, 100), 0.5), 0.05, seeded()) - 0.5).double()
+    # Kolmogorov and Smirnov: a true sample exceeds this once in a thousand times.
+    assert kstest(added.flatten().numpy(), norm(scale=0.05).cdf).statistic < 1.95 / added.numel() ** 0.5
+
+
 def test_noise_is_drawn_afresh_for_every_frame_channel_and_pixel() -> None:
     added = add_noise(torch.full((2, 3, 4, 4), 0.5), 0.05, seeded())
     assert len(added.unique()) > 90  # of 96
@@ -92,3 +99,15 @@ def test_one_seed_gives_one_draw_and_another_seed_another(seed: int) -> None:
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
+
+
+@given(frames=st.integers(1, 6), cut=st.integers(0, 6), width=st.integers(1, 5), flip=st.sampled_from([0.0, 0.5]))
+def test_parts_of_a_batch_get_what_they_get_in_the_whole(frames: int, cut: int, width: int, flip: float) -> None:
+    rgb, depth = random_frames(frames, 3, width)
+    augment = Augmentation(flip, noise_std=0.1)
+    whole_rgb, whole_depth = augment(rgb, depth, seeded(7))
+    cut = min(cut, frames)
+    for first, part in ((0, slice(0, cut)), (cut, slice(cut, frames))):
+        part_rgb, part_depth = augment(rgb[part], depth[part], seeded(7), first=first, of=frames)
+        assert torch.equal(part_rgb, whole_rgb[part])
+        assert torch.equal(part_depth, whole_depth[part])

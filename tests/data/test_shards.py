@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from pipeline.data import shards
 from pipeline.data.augment import Augmentation
 from pipeline.data.frames import Frames
-from pipeline.data.shards import ShardFrame, ShardSet, ShardTensor, write_shards
+from pipeline.data.shards import ShardFrame, ShardSet, verify_shards, write_shards
 from pipeline.data.splits import use_every_frame
 from pipeline.errors import PipelineError
 
@@ -224,6 +224,18 @@ def test_the_fingerprint_changes_with_one_pixel_and_with_nothing_else(tmp_path: 
     assert len({first, fingerprint("rgb", other_rgb), fingerprint("depth", other_depth)}) == 3
 
 
+@pytest.fixture
+def parted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ShardSet:
+    """Seven training frames in shards of two, two, two and one."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 3 * FRAME_BYTES)
+    return ShardSet(write(tmp_path, splits=use_every_frame(SPLITS)), "train")
+
+
+def joined(tmp_path: Path, name: str) -> np.ndarray:
+    """What lies in the training shards, read by the format's own reader."""
+    return np.concatenate([load_file(path)[name] for path in sorted(tmp_path.glob("train-*"))])
+
+
 @pytest.mark.parametrize(
     "key",
     [
@@ -242,21 +254,82 @@ def test_the_fingerprint_changes_with_one_pixel_and_with_nothing_else(tmp_path: 
     ],
     ids=str,
 )
-def test_several_parts_are_indexed_as_their_concatenation(key: Any) -> None:
-    parts = [torch.arange(start, stop)[:, None] * torch.ones(1, 3) for start, stop in ((0, 3), (3, 4), (4, 7))]
-    joined = torch.cat(parts)
-    gathered = ShardTensor(parts, (3,), torch.float32)[key]
+def test_several_shards_are_indexed_as_their_concatenation(tmp_path: Path, parted: ShardSet, key: Any) -> None:
     # numpy indexes backwards, which torch does not
-    np.testing.assert_array_equal(
-        gathered.numpy(), joined.numpy()[np.array(key, int) if isinstance(key, list) else key]
-    )
+    numpy_key = np.array(key, int) if isinstance(key, list) else key
+    np.testing.assert_array_equal(parted.rgb_u8[key].numpy(), joined(tmp_path, "rgb_u8")[numpy_key])
+    np.testing.assert_array_equal(parted.depth_mm[key].numpy(), joined(tmp_path, "depth_mm")[numpy_key])
 
 
 @pytest.mark.parametrize("key", [7, -8, [0, 7], [-8]], ids=str)
-def test_an_index_outside_raises_instead_of_giving_another_frame(key: Any) -> None:
-    parts = [torch.zeros(3, 2), torch.zeros(4, 2)]
+def test_an_index_outside_raises_instead_of_giving_another_frame(parted: ShardSet, key: Any) -> None:
     with pytest.raises(IndexError):
-        ShardTensor(parts, (2,), torch.float32)[key]
+        parted.rgb_u8[key]
+
+
+def test_what_was_read_can_be_written_to_and_the_shard_stays(parted: ShardSet) -> None:
+    before = parted.rgb_u8[:].clone()
+    parted.rgb_u8[:].zero_()
+    parted.rgb_u8[2].zero_()
+    assert torch.equal(parted.rgb_u8[:], before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="the kernel does not tell what is resident")
+def test_frames_that_were_read_leave_nothing_of_their_files_in_memory(tmp_path: Path, parted: ShardSet) -> None:
+    parted.rgb_u8[:], parted.depth_mm[:], parted.rgb_u8[4], parted.depth_mm[[0, 6]]
+    assert resident_kb_of_maps(tmp_path) == [0, 0, 0, 0]
+
+
+def resident_kb_of_maps(folder: Path) -> list[int]:
+    """Of each file in the folder that this process maps, what of it counts as its memory."""
+    found, inside = [], False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            inside = str(folder) in line
+        elif inside and line.startswith("Rss:"):
+            found.append(int(line.split()[1]))
+    return found
+
+
+def flip_one_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def drop_the_last_byte(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (flip_one_bit, "another hash"),
+        (drop_the_last_byte, r"\d+ bytes instead of \d+"),
+        (lengthen, r"\d+ bytes instead of \d+"),
+        (Path.unlink, "No such file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["train-00001", "val-00000"])
+def test_verification_names_the_file_that_is_not_as_it_was_written(
+    tmp_path: Path, parted: ShardSet, name: str, damage: Any, told: str
+) -> None:
+    write(tmp_path)
+    damage(tmp_path / f"{name}.safetensors")
+    with pytest.raises(PipelineError, match=rf"{name}\.safetensors is damaged \(.*{told}") as caught:
+        verify_shards(tmp_path, ("train", "val"))
+    assert "run `dvc repro --single-item --force preprocess`" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_verification_passes_over_whole_shards_and_over_splits_that_were_not_asked_for(tmp_path: Path) -> None:
+    verify_shards(write(tmp_path), ("train", "val", "test"))
+    flip_one_bit(tmp_path / "test-00000.safetensors")
+    verify_shards(tmp_path, ("train", "val"))
 
 
 def cut_in_half(path: Path) -> None:

@@ -33,7 +33,7 @@ INFO = CheckpointInfo(
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "best.safetensors"
     torch.manual_seed(0)
-    save_checkpoint(path, build_network("unet", **INFO.options), INFO)
+    save_checkpoint(path, build_network("unet", **INFO.options).state_dict(), INFO)
     return path
 
 
@@ -45,7 +45,7 @@ def test_a_loaded_network_predicts_what_the_saved_one_did(
     network = build_network("unet", **INFO.options).to(memory_format=memory_format)
     rgb = torch.rand(2, 3, 48, 64)
     network.train()(rgb)  # moves the running statistics, which belong to the file too
-    save_checkpoint(tmp_path / "best.safetensors", network, INFO)
+    save_checkpoint(tmp_path / "best.safetensors", network.state_dict(), INFO)
     loaded = load_network(tmp_path / "best.safetensors")
     assert not loaded.training
     with torch.no_grad():
@@ -57,7 +57,7 @@ def test_a_loaded_network_predicts_what_the_saved_one_did(
 @pytest.mark.parametrize("changes", [{}, {"val_rmse": None, "run_id": None}])
 def test_everything_said_of_a_network_stands_in_its_file(tmp_path: Path, changes: dict[str, Any]) -> None:
     info = CheckpointInfo(**{**vars(INFO), **changes})
-    save_checkpoint(tmp_path / "a.safetensors", build_network("unet", **INFO.options), info)
+    save_checkpoint(tmp_path / "a.safetensors", build_network("unet", **INFO.options).state_dict(), info)
     assert read_checkpoint_info(tmp_path / "a.safetensors") == info
 
 
@@ -116,7 +116,7 @@ def test_weights_that_do_not_fit_their_description_are_refused_in_one_line(
 ) -> None:
     path = tmp_path / "a.safetensors"
     wrong = CheckpointInfo(**{**vars(INFO), **changes})
-    save_checkpoint(path, build_network("unet", **INFO.options), wrong)
+    save_checkpoint(path, build_network("unet", **INFO.options).state_dict(), wrong)
     with pytest.raises(PipelineError, match="does not fit its own description") as caught:
         load_network(path)
     assert "\n" not in str(caught.value)

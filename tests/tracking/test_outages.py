@@ -2,67 +2,74 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
-from tests.tracking.toy import ALL_FILES, Server, Toy, is_training, wait_until
+import pytest
+
+from tests.tracking.toy import ALL_FILES, Server, Toy, is_training, senders, wait_until
 
 STEPS = 60
+PAUSE_S = 0.15
+"""So that a training lasts longer than it takes to see that it is at work and to kill the server."""
 
 
-def served(toy: Toy, server: Server) -> Toy:
-    toy.environment["MLFLOW_TRACKING_URI"] = server.uri
-    return toy
-
-
-def logged_steps(toy: Toy, name: str) -> list[int]:
-    run = toy.runs()[name]
-    return sorted(point.step for point in toy.client.get_metric_history(run.info.run_id, "train/loss/total"))
-
-
-def test_a_run_on_a_server_has_everything(toy: Toy, server: Server) -> None:
-    served(toy, server).experiment("--name", "remote")
-    run = toy.runs()["remote"]
-    assert run.info.status == "FINISHED"
-    assert toy.artifacts(run) == ALL_FILES
-    assert not (toy.root / "mlartifacts").exists()
-
-
-def test_what_a_dead_server_misses_is_sent_when_it_is_back(toy: Toy, server: Server) -> None:
-    process = served(toy, server).start(
-        "dvc", "exp", "run", "--name", "cut", "-S", "train.pause_s=0.2", "-S", f"train.steps={STEPS}"
-    )
-    wait_until(lambda: is_training(toy), 60, "the training runs")
-    server.kill()
-    time.sleep(3)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"), empty_store)
     server.start()
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
-    run = toy.runs()["cut"]
-    assert run.info.status == "FINISHED"
-    assert logged_steps(toy, "cut") == list(range(1, STEPS + 1)), "nothing lost, nothing doubled"
-    assert toy.artifacts(run) == ALL_FILES
-    assert not list((toy.root / ".state" / "outbox").glob("*/*.json"))
-
-
-def test_a_server_that_stays_away_ends_no_experiment_and_sync_brings_it_all(toy: Toy, server: Server) -> None:
-    served(toy, server)
-    process = toy.start("dvc", "exp", "run", "--name", "alone", "-S", "train.pause_s=0.5")
-    wait_until(lambda: is_training(toy), 60, "the training runs")
+    yield server
     server.kill()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Toy:
+    """A repository whose store is the server. Each test has an experiment of its own in it."""
+    return Toy(tmp_path_factory.mktemp("served") / "toy", MLFLOW_TRACKING_URI=server.uri)
+
+
+def cut_off(toy: Toy, server: Server, name: str, weight: float) -> str:
+    """Start an experiment, and kill the server while it trains."""
+    changes = [f"train.pause_s={PAUSE_S}", f"train.steps={STEPS}", f"loss.ssim_weight={weight}"]
+    process = toy.start(
+        "dvc", "exp", "run", "--name", name, *(word for change in changes for word in ("-S", change))
+    )
+    wait_until(lambda: is_training(toy, name), 60, "the training runs")
+    server.kill()
+    if name == "cut":
+        time.sleep(3)
+        server.start()
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
+    return str(output)
+
+
+def test_what_a_dead_server_misses_is_sent_when_it_is_back(served: Toy, server: Server) -> None:
+    cut_off(served, server, "cut", 0.5)
+    run = served.runs()["cut"]
+    assert run.info.status == "FINISHED"
+    assert served.steps(run) == list(range(1, STEPS + 1)), "nothing lost, nothing doubled"
+    assert served.artifacts(run) == ALL_FILES
+    assert not list((served.root / ".state" / "outbox").glob("*/*.json"))
+    assert not (served.root / "mlartifacts").exists(), "a server keeps the artifacts itself"
+
+
+def test_a_server_that_stays_away_ends_no_experiment_and_sync_brings_it_all(served: Toy, server: Server) -> None:
+    output = cut_off(served, server, "alone", 0.7)
     assert output.count("are kept in") == 3, "every stage says so"
     assert "depth sync" in output
     server.start()
-    assert toy.runs()["alone"].info.status == "RUNNING"
-    assert "sent what was kept of 1 run" in toy.run("depth", "sync").splitlines()
-    run = toy.runs()["alone"]
+    assert served.runs()["alone"].info.status == "RUNNING"
+    assert "sent what was kept of 1 run" in served.run("depth", "sync").splitlines()
+    run = served.runs()["alone"]
     assert run.info.status == "FINISHED"
-    assert logged_steps(toy, "alone") == list(range(1, 31))
-    assert len(toy.client.get_metric_history(run.info.run_id, "val/rmse")) == 3, "nothing doubled"
+    assert served.steps(run) == list(range(1, STEPS + 1))
+    assert len(served.steps(run, "val/rmse")) == 3, "nothing doubled"
     assert {run.data.tags[f"stage.{stage}"] for stage in ("train", "evaluate", "report")} == {"executed"}
-    assert toy.artifacts(run) == ALL_FILES
+    assert served.artifacts(run) == ALL_FILES
 
 
 def test_a_server_that_is_down_at_the_start_is_told_before_any_work(toy: Toy) -> None:
@@ -70,14 +77,28 @@ def test_a_server_that_is_down_at_the_start_is_told_before_any_work(toy: Toy) ->
     started = time.monotonic()
     output = toy.run("python", "toy_stage.py", "train", status=1)
     assert time.monotonic() - started < 20
-    assert "error: train: the MLflow store http://127.0.0.1:9 cannot be opened" in output
+    assert output.startswith("error: train: the MLflow store http://127.0.0.1:9 cannot be opened")
+    assert output.count("\n") == 1
     assert not (toy.root / "models").exists()
+    assert senders(toy.root) == []
 
 
-def test_a_server_that_takes_the_line_and_says_nothing_is_told_as_soon(toy: Toy) -> None:
+def test_a_server_that_takes_the_line_and_says_nothing_is_told_as_soon_and_ctrl_c_does_not_wait_for_it(
+    toy: Toy,
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         toy.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
         started = time.monotonic()
-        output = toy.run("python", "toy_stage.py", "train", status=1)
-    assert time.monotonic() - started < 20
-    assert "the server does not answer (ReadTimeout)" in output
+        waiting, stopped = (toy.start("python", "toy_stage.py", "train") for _ in range(2))
+        # Their senders are through with their imports, so the stages have long been waiting.
+        lines = [silent.accept() for _ in range(2)]
+        stopped.send_signal(signal.SIGINT)
+        assert stopped.wait(timeout=60) == 130
+        assert waiting.poll() is None
+        output, _ = waiting.communicate(timeout=60)
+        assert time.monotonic() - started < 20
+        assert waiting.returncode == 1
+        assert "the server does not answer (ReadTimeout)" in output
+        assert stopped.communicate()[0] == "error: train: interrupted\n"
+        assert len(lines) == 2
+    wait_until(lambda: senders(toy.root) == [], 20, "no sender is left")

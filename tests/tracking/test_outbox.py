@@ -13,17 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.tracking.outbox import (
-    BATCH_METRICS,
-    BATCH_PARAMS,
-    Entry,
-    Outbox,
-    deliver_kept,
-    keep,
-    kept_entries,
-    kept_tags,
-    merged,
-)
+from pipeline.tracking.kept import Entry, keep, kept_entries, kept_runs, kept_tags
+from pipeline.tracking.outbox import BATCH_METRICS, BATCH_PARAMS, Outbox, deliver_kept, merged
 from pipeline.tracking.store import experiment_id, open_store
 
 pairs = st.lists(st.tuples(st.text("ab", min_size=1), st.text("cd")), max_size=3)
@@ -53,6 +44,12 @@ def test_neighbouring_points_are_sent_in_as_few_calls_as_mlflow_allows() -> None
     tags = {"call": "tags", "pairs": [(str(number), "") for number in range(BATCH_PARAMS + 1)]}
     sizes = [len(entry.get("points", entry.get("pairs"))) for entry in merged([*points, tags])]
     assert sizes == [BATCH_METRICS, BATCH_METRICS, 1, BATCH_PARAMS, 1]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is not there is asked once."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
 def new_run(client: mlflow.MlflowClient) -> str:
@@ -124,10 +121,10 @@ def test_a_run_that_was_deleted_meanwhile_is_told_once_and_ends_nothing(
         outbox.put({"call": "tags", "pairs": [("step", str(step))]})
     outbox.close()
     assert capsys.readouterr().err.count("MLflow refused") == 1
-    assert not (root / "outbox").exists()
+    assert not kept_runs(root / "outbox")
 
 
-def test_what_can_be_neither_sent_nor_kept_is_an_error(root: Path) -> None:
+def test_what_can_be_neither_sent_nor_kept_is_an_error(root: Path, impatient: None) -> None:
     client = mlflow.MlflowClient("http://127.0.0.1:9")
     (root / "outbox").write_text("a file stands where the folder should be", encoding="utf-8")
     outbox = Outbox(client, "0123", root / "outbox" / "0123")
@@ -136,7 +133,9 @@ def test_what_can_be_neither_sent_nor_kept_is_an_error(root: Path) -> None:
         outbox.close()
 
 
-def test_what_a_later_stage_tells_waits_behind_what_an_earlier_one_could_not_send(root: Path) -> None:
+def test_what_a_later_stage_tells_waits_behind_what_an_earlier_one_could_not_send(
+    root: Path, impatient: None
+) -> None:
     folder = root / "outbox" / "0123"
     for stage, value in enumerate((0.5, float("nan"))):
         outbox = Outbox(mlflow.MlflowClient("http://127.0.0.1:9"), "0123", folder)

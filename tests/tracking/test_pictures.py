@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipeline.data.frames import Frames
 from pipeline.data.shards import ShardSet, write_shards
 from pipeline.tracking.pictures import GAP_PX, MISSING, SamplePictures, tiles
+from pipeline.training.journal import Journal
 
 SIZE = (32, 64)
 FRAMES = 7
@@ -42,10 +43,10 @@ class Kept:
     def __init__(self) -> None:
         self.pictures: list[tuple[str, int, Image.Image]] = []
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int, *, time_ms: int | None = None) -> None:
         raise AssertionError("pictures are no metrics")
 
-    def log_figure(self, name: str, png: bytes, step: int) -> None:
+    def log_figure(self, name: str, png: bytes, step: int, *, time_ms: int | None = None) -> None:
         self.pictures.append((name, step, Image.open(io.BytesIO(png))))
 
 
@@ -65,10 +66,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def logged(shards: Path, validation: str, epochs: int) -> Kept:
     kept, network = Kept(), Constant().train()
+    journal = Journal(kept)
     pictures = SamplePictures(ShardSet(shards, validation), ShardSet(shards, "train"), epochs, torch.device("cpu"))
     for epoch in range(epochs + 1):
-        pictures.log(kept, network, epoch, step=10 * epoch)
+        pictures.log(journal, network, epoch, step=10 * epoch)
         assert network.training, "training goes on as it was"
+    assert not kept.pictures, "nothing is drawn in the training's path"
+    journal.tell()
     return kept
 
 

@@ -1,8 +1,9 @@
-"""A run while its stage works: parameters, points, files and pictures, and how it ends."""
+"""A run while its stage works: parameters, points, files and pictures, how it ends, and who goes on in it."""
 
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import mlflow
@@ -11,13 +12,22 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import PipelineError, Terminated
-from pipeline.tracking.run import StageRun, flatten, open_run
+from pipeline.params import flatten
+from pipeline.tracking.opening import Opening, open_run
+from pipeline.tracking.run import StageRun
+from pipeline.tracking.tags import group_tags
 
 PARAMS = {"seed": 3, "loss": {"ssim_weight": 0.5}, "fetch": {"nyu_v2": {"urls": ["a", "b"]}, "list": None}}
 
 
-def start(stage: str = "train") -> StageRun:
-    return open_run(stage, "depth", PARAMS)
+def start(stage: str = "train", params: dict = PARAMS, resume: str | None = None) -> StageRun:
+    return open_run(Opening(stage, "depth", params, resume=resume))
+
+
+def picture(width: int = 900, height: int = 300) -> bytes:
+    png = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), 128, np.uint8)).save(png, format="PNG")
+    return png.getvalue()
 
 
 def test_nested_parameters_get_the_names_that_dvc_uses() -> None:
@@ -29,15 +39,21 @@ def test_nested_parameters_get_the_names_that_dvc_uses() -> None:
     }
 
 
+def test_runs_that_differ_in_the_seed_share_a_group_and_others_do_not() -> None:
+    same, other = PARAMS | {"seed": 4}, PARAMS | {"loss": {"ssim_weight": 0.7}}
+    assert group_tags(PARAMS, None) == group_tags(same, None) != group_tags(other, None)
+    assert group_tags(PARAMS, "weights") == group_tags(other, "weights") == {"group": "weights"}
+
+
 def test_a_run_holds_every_parameter_and_where_it_comes_from(
     root: Path, store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "brisk-otter")
     many = {"section": {f"key{index}": index for index in range(250)}}
-    with open_run("train", "depth", {**PARAMS, **many}, group="weights") as started:
+    with open_run(Opening("train", "depth", {**PARAMS, **many}, group="weights")) as started:
         assert store.get_run(started.run_id).info.status == "RUNNING"
     run = store.get_run(started.run_id)
-    assert run.info.run_name == "brisk-otter"
+    assert run.info.run_name == started.tags["mlflow.runName"] == "brisk-otter"
     assert run.data.params == {
         "seed": "3",
         "loss.ssim_weight": "0.5",
@@ -59,29 +75,19 @@ def test_points_arrive_with_their_steps_however_many_there_are(root: Path, store
     assert sorted((point.step, point.value) for point in history) == [(s, s / 8) for s in range(2500)]
 
 
-def test_pictures_are_kept_as_mlflow_s_own_are(root: Path, store: mlflow.MlflowClient) -> None:
-    picture = Image.fromarray(np.full((300, 900, 3), 128, np.uint8))
-    png = io.BytesIO()
-    picture.save(png, format="PNG")
+def test_pictures_are_kept_as_mlflow_s_own_are(root: Path, store: mlflow.MlflowClient, tmp_path: Path) -> None:
     with start() as run:
-        run.log_figure("predictions", png.getvalue(), step=20)
-    store.log_image(run.run_id, picture, key="predictions", step=20)
+        run.log_figure("predictions", picture(), step=20)
+    store.log_image(run.run_id, Image.open(io.BytesIO(picture())), key="predictions", step=20)
     names = [Path(item.path).name for item in store.list_artifacts(run.run_id, "images")]
     stems = {name.split("+timestamp+")[0] for name in names}
     endings = sorted(name.rsplit("+", 1)[-1] for name in names if name.endswith(".webp"))
     assert (len(names), stems, endings) == (4, {"predictions+step+20"}, ["compressed.webp"] * 2)
     assert store.get_run(run.run_id).data.tags["mlflow.loggedImages"] == "True"
+    (small,) = [name for name in names if name.endswith(".webp") and run.run_id[:8] in name]
+    copy = store.download_artifacts(run.run_id, f"images/{small}", str(tmp_path))
+    assert Image.open(copy).size == (256, 85)
     assert not list((root / ".state" / "pictures").rglob("*.png")), "what was sent is not kept a second time"
-
-
-def test_the_load_of_the_machine_is_logged(root: Path, store: mlflow.MlflowClient) -> None:
-    import time
-
-    with start() as run:
-        time.sleep(2.5)
-    metrics = store.get_run(run.run_id).data.metrics
-    assert 0 < metrics["system/cpu_utilization_percentage"] <= 100
-    assert metrics["system/system_memory_usage_megabytes"] > 0
 
 
 @pytest.mark.parametrize(
@@ -118,3 +124,114 @@ def test_a_later_stage_of_the_execution_goes_on_in_the_same_run(root: Path, stor
     found = store.get_run(first.run_id)
     assert (found.data.metrics["val/rmse"], found.data.metrics["test/full/rmse"]) == (1.0, 0.5)
     assert found.info.status == "FINISHED"
+
+
+# An interrupted training ----------------------------------------------------------------------------------
+
+POINTS = [(step, 1 / step, 1_700_000_000_000 + step) for step in range(1, 31)]
+"""Step, value, and when it came."""
+
+
+def tell(run: StageRun, steps: int) -> None:
+    for step, value, time_ms in POINTS[:steps]:
+        run.log_metrics({"train/loss/total": value}, step, time_ms=time_ms)
+        if step % 10 == 0:
+            run.log_figure("predictions", picture(60, 20), step, time_ms=time_ms)
+
+
+@pytest.fixture
+def interrupted(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of the run of a training that was stopped after twenty points."""
+    monkeypatch.setenv("DVC_EXP_NAME", "first-attempt")
+    run = start()
+    with pytest.raises(KeyboardInterrupt), run:
+        tell(run, 20)
+        raise KeyboardInterrupt
+    monkeypatch.setenv("DVC_EXP_NAME", "second-attempt")
+    return run.run_id
+
+
+def test_a_resumed_training_goes_on_in_its_own_run_and_nothing_is_doubled(
+    interrupted: str, store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = store.get_run(interrupted)
+    assert before.data.tags["error"] == "KeyboardInterrupt"
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "b" * 40)
+    with start(resume=interrupted) as resumed:
+        assert store.get_run(interrupted).info.status == "RUNNING"
+        tell(resumed, 30)
+    with start("evaluate") as later:
+        later.log_metrics({"test/full/rmse": 0.5})
+    assert interrupted == resumed.run_id == later.run_id
+    (run,) = store.search_runs([before.info.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.info.start_time == before.info.start_time
+    assert run.info.run_name == resumed.tags["mlflow.runName"] == "second-attempt"
+    assert (run.data.tags["dvc.experiment"], run.data.tags["dvc.baseline_rev"]) == ("second-attempt", "b" * 40)
+    assert run.data.tags["execution"] != before.data.tags["execution"]
+    assert not {"error", "resumed_from"} & set(run.data.tags)
+    history = store.get_metric_history(interrupted, "train/loss/total")
+    assert sorted((point.step, point.value, point.timestamp) for point in history) == POINTS
+    assert len(store.list_artifacts(interrupted, "images")) == 2 * 3
+
+
+def test_with_other_parameters_a_resumed_training_has_a_new_run_that_names_the_old(
+    interrupted: str, store: mlflow.MlflowClient
+) -> None:
+    with start(params=PARAMS | {"report": {"title": "other"}}, resume=interrupted) as resumed:
+        tell(resumed, 30)
+    assert resumed.run_id != interrupted
+    run = store.get_run(resumed.run_id)
+    assert run.data.tags["resumed_from"] == interrupted
+    assert len(store.get_metric_history(resumed.run_id, "train/loss/total")) == 30
+    assert store.get_run(interrupted).info.status == "KILLED"
+
+
+def test_an_execution_that_has_a_run_stays_in_it_when_its_training_is_resumed(
+    interrupted: str, store: mlflow.MlflowClient
+) -> None:
+    with start("preprocess") as first:
+        pass
+    with start("train", resume=interrupted) as resumed:
+        pass
+    assert resumed.run_id == first.run_id
+    assert store.get_run(first.run_id).data.tags["resumed_from"] == interrupted
+
+
+def test_a_run_that_is_gone_is_not_gone_on_with(interrupted: str, store: mlflow.MlflowClient) -> None:
+    store.delete_run(interrupted)
+    with start(resume=interrupted) as resumed:
+        pass
+    assert resumed.run_id != interrupted
+    assert store.get_run(resumed.run_id).info.status == "FINISHED"
+
+
+def test_a_run_in_which_another_process_works_is_left_to_it(
+    root: Path, store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "at-work")
+    with start() as other:
+        monkeypatch.setenv("DVC_EXP_NAME", "second")
+        with start(resume=other.run_id) as run:
+            assert run.run_id != other.run_id
+
+
+def test_a_run_whose_processes_a_power_cut_ended_is_closed_and_can_be_gone_on_with(
+    root: Path, store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "cut")
+    with start() as cut:
+        tell(cut, 10)
+    owner = cut.tags["owner"]
+    for tag in ("owner", "sender"):  # of the process that had this number before the machine's last start
+        store.set_tag(cut.run_id, tag, owner.rsplit(":", 1)[0] + ":00000000-1")
+    store.update_run(cut.run_id, status="RUNNING")
+    monkeypatch.setenv("DVC_EXP_NAME", "anything")
+    with start("evaluate"):
+        found = store.get_run(cut.run_id)
+        assert found.info.status == "KILLED"
+        assert found.data.tags["error"] == "stage train ended without a word (kill -9, power cut)"
+    monkeypatch.setenv("DVC_EXP_NAME", "again")
+    with start(resume=cut.run_id) as resumed:
+        assert resumed.run_id == cut.run_id
+    assert str(os.getpid()) in owner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,8 +40,8 @@ def test_a_store_that_is_no_database_is_named_in_one_line(root: Path) -> None:
 def test_several_processes_may_open_a_fresh_store_at_once(root: Path) -> None:
     (root / "mlflow.db").unlink()
     code = (
-        "from pipeline.tracking.run import open_run\n"
-        "with open_run('train', 'depth', {'seed': 0}) as run: print(run.run_id)"
+        "from pipeline.tracking.opening import Opening, open_run\n"
+        "with open_run(Opening('train', 'depth', {'seed': 0})) as run: print(run.run_id)"
     )
     started = [
         subprocess.Popen([sys.executable, "-c", code], stdout=PIPE, stderr=PIPE, text=True) for _ in range(3)
@@ -51,3 +52,10 @@ def test_several_processes_may_open_a_fresh_store_at_once(root: Path) -> None:
     for output, _, _ in ended:
         assert store.get_run(output.split()[-1]).info.status == "FINISHED"
     assert len([e for e in store.search_experiments() if e.name == "depth"]) == 1
+
+
+def test_mlflow_s_telemetry_is_off() -> None:
+    check = "from mlflow.telemetry import get_telemetry_client as client; assert client() is None"
+    # Of itself it is off in tests, by their environment.
+    bare = {"PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", f"import pipeline.tracking.opening; {check}"], env=bare, check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import psutil
 import requests
 import yaml
 
@@ -77,8 +79,10 @@ class Toy:
         self.environment = clean_environment() | environment
         root.mkdir(parents=True)
         self.run("git", "init", "--quiet")
-        self.run("dvc", "init", "--quiet")
-        self.run("dvc", "config", "core.analytics", "false")
+        # As `dvc init` leaves it, in no time.
+        (root / ".dvc").mkdir()
+        (root / ".dvc/config").write_text("[core]\n    analytics = false\n", encoding="utf-8")
+        (root / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
         (root / ".gitignore").write_text("mlflow.db*\nmlartifacts/\n.state/\n__pycache__/\n", encoding="utf-8")
         (root / "params.yaml").write_text(yaml.safe_dump(TOY_PARAMS), encoding="utf-8")
         (root / "dvc.yaml").write_text(yaml.safe_dump(TOY_PIPELINE, sort_keys=False), encoding="utf-8")
@@ -114,18 +118,36 @@ class Toy:
     def client(self) -> mlflow.MlflowClient:
         return client_of(self.environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{self.root / 'mlflow.db'}"))
 
+    def all_runs(self) -> list[mlflow.entities.Run]:
+        """The newest first."""
+        return list(self.client.search_runs([self.client.get_experiment_by_name("depth").experiment_id]))
+
     def runs(self) -> dict[str, mlflow.entities.Run]:
         """By name; plain repros as `repro`."""
-        found = self.client.search_runs([self.client.get_experiment_by_name("depth").experiment_id])
+        found = self.all_runs()
         named = {run.info.run_name: run for run in found}
         assert len(named) == len(found), "two runs of one name"
         return {name if not name.startswith("repro-") else "repro": run for name, run in named.items()}
+
+    def steps(self, run: mlflow.entities.Run, metric: str = "train/loss/total") -> list[int]:
+        """Of the points of a metric, in order; a point that was stored twice is there twice."""
+        return sorted(point.step for point in self.client.get_metric_history(run.info.run_id, metric))
 
     def artifacts(self, run: mlflow.entities.Run, folder: str | None = None) -> set[str]:
         found: set[str] = set()
         for item in self.client.list_artifacts(run.info.run_id, folder):
             found |= self.artifacts(run, item.path) if item.is_dir else {item.path}
         return found
+
+
+def senders(root: Path) -> list[psutil.Process]:
+    """The processes that send what stages of this repository tell."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "pipeline.tracking.sender" in process.cmdline() and Path(process.cwd()).is_relative_to(root):
+                found.append(process)
+    return found
 
 
 class Server:
@@ -174,7 +196,8 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         time.sleep(0.1)
 
 
-def is_training(toy: Toy) -> bool:
+def is_training(toy: Toy, name: str | None = None) -> bool:
+    """Whether the store has points of a training, of any run or of the one of this name."""
     found = toy.client.get_experiment_by_name("depth")
     runs = toy.client.search_runs([found.experiment_id]) if found else []
-    return any("train/loss/total" in run.data.metrics for run in runs)
+    return any("train/loss/total" in run.data.metrics for run in runs if name in (None, run.info.run_name))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pipeline.tracking import PipedRun, Run, stage_run, start_sender
+
+if __name__ == "__main__":
+    start_sender()
+
 import json
 import os
 import sys
@@ -14,18 +19,19 @@ import yaml
 from pipeline import paths
 from pipeline.errors import PipelineError, reported_to_user
 from pipeline.files import write_json, write_text
-from pipeline.tracking import Run, stage_run
 
 EPOCHS = 3
 
 
-def train(params: dict[str, Any], run: Run) -> None:
+def train(params: dict[str, Any], run: PipedRun) -> None:
     settings = params["train"]
     write_json(paths.RUN, {"run_id": run.run_id})
     weight = params["loss"]["ssim_weight"]
     for step in range(1, settings["steps"] + 1):
         run.log_metrics({"train/loss/total": weight + 1 / step}, step)
         time.sleep(settings["pause_s"])
+        if step == settings["steps"] // 2 and settings["fail"] == "sender":
+            os.kill(run.sender.process, 9)
     steps = settings["steps"] // EPOCHS
     rows = ["epoch,step,seconds,learning_rate,frames_per_s,train_loss_total,val_loss_total,val_rmse"]
     for epoch in range(1, EPOCHS + 1):
@@ -36,8 +42,10 @@ def train(params: dict[str, Any], run: Run) -> None:
         write_text(path, f"weights of {weight}")
     if settings["fail"] == "error":
         raise PipelineError("the loss became nan in epoch 3")
-    if settings["fail"] == "kill":
-        time.sleep(1.5)  # what was told before is sent by then
+    if settings["fail"] in ("kill", "power cut"):
+        time.sleep(0.5)  # what was told before is on its way by then
+        if settings["fail"] == "power cut":
+            os.kill(run.sender.process, 9)
         os.kill(os.getpid(), 9)
 
 

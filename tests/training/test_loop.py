@@ -14,40 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data.batches import Batches
-from pipeline.data.frames import Frames
-from pipeline.data.shards import ShardSet, write_shards
+from pipeline.data.shards import ShardSet
 from pipeline.errors import PipelineError
 from pipeline.model.losses import DepthLoss
 from pipeline.model.network import build_network
 from pipeline.training.loop import Epoch, TrainingOptions, make_schedule, train
 from pipeline.training.tracker import NullTracker
+from tests.training.slopes import BATCH, STEPS, TRAIN, write_slopes
 
-SIZE = (32, 40)
-TRAIN, VAL = 10, 3
-BATCH = 4
-STEPS = 3
-"""steps an epoch"""
 CPU = torch.device("cpu")
-
-
-class Slopes:
-    """Depth from 1 to about 8 m, larger where the frame is brighter: something that can be learned."""
-
-    size = SIZE
-    slab_frames = 13
-    names = tuple(str(index) for index in range(TRAIN + VAL))
-    scenes = names
-    scene_types = names
-
-    def __len__(self) -> int:
-        return TRAIN + VAL
-
-    def read(self, start: int, stop: int) -> Frames:
-        random = np.random.default_rng(1)
-        ramps = np.linspace(0, 1, SIZE[1]) * random.uniform(0.2, 1, (TRAIN + VAL, 1, 1))
-        depth_m = np.broadcast_to(1 + 7 * ramps, (TRAIN + VAL, *SIZE)).astype(np.float32)
-        rgb_u8 = np.repeat((depth_m * 30).astype(np.uint8)[..., None], 3, axis=-1)
-        return Frames(rgb_u8[start:stop], depth_m[start:stop], depth_m[start:stop])
 
 
 class Memory:
@@ -103,19 +78,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    write_shards(
-        Slopes(),
-        {"train": list(range(TRAIN)), "val": list(range(TRAIN, TRAIN + VAL)), "test": []},
-        folder,
-        size=SIZE,
-        border=0,
-        augmentation=None,
-        copies=0,
-        seed=0,
-        facts={},
-    )
-    return folder
+    return write_slopes(tmp_path_factory.mktemp("shards"))
 
 
 def training_batches(folder: Path, seed: int = 0) -> Batches:

@@ -1,0 +1,137 @@
+"""The state of a training on disk, from which it goes on after any end as if there had been none."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import pickle
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.files import locked, written_whole
+
+KEEP_DAYS = 30
+"""States of trainings that nobody went on with are deleted after so long."""
+_DIGEST_BYTES = 32
+_NEWEST, _BEFORE = "state.pt", "before.pt"
+
+
+def state_key(**parts: Any) -> str:
+    """One name for trainings that would end with the same weights. parts: whatever decides them, as JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+@contextlib.contextmanager
+def claimed_folder(path: Path) -> Iterator[StateFolder | None]:
+    """The folder of one training's states, which is this process's own in the block.
+
+    None if another process has it: of two equal trainings at a time the second goes without. A folder that has
+    become needless is deleted after the block: what comes after a training can be interrupted too.
+    """
+    _delete_forgotten(path.parent)
+    path.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path.with_suffix(".lock"), wait=False))
+        except BlockingIOError:
+            told = "warning: another process makes the same training, so this one is not kept to be resumed"
+            print(told, file=sys.stderr)
+            yield None
+            return
+        folder = StateFolder(path)
+        yield folder
+        if folder.is_needless:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class StateFolder:
+    """The last two states of one training. A file is whole, or known not to be by the hash that it starts with."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.is_needless = False
+        """whether there is nothing to go on with: the training is done, or leads nowhere"""
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest state that is whole; None without one. Damaged files are set aside with a warning."""
+        for path in (self._folder / _NEWEST, self._folder / _BEFORE):
+            if not path.is_file():
+                continue
+            try:
+                return _read(path)
+            except (ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+                aside = path.with_suffix(".damaged")
+                path.replace(aside)
+                reason = " ".join(str(error).split())[:200]
+                print(f"warning: {path} is damaged ({reason}); set aside as {aside.name}", file=sys.stderr)
+        return None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Raises `OSError` if the disk does not take it; the states before it stay."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getbuffer()
+        newest = self._folder / _NEWEST
+        coming = self._folder / "coming.pt"
+        with written_whole(coming) as partial, partial.open("wb") as file:
+            file.write(hashlib.sha256(content).digest())
+            file.write(content)
+        if newest.is_file():
+            newest.replace(self._folder / _BEFORE)
+        coming.replace(newest)
+
+
+def _delete_forgotten(states: Path) -> None:
+    oldest = time.time() - KEEP_DAYS * 86_400
+    for path in states.iterdir() if states.is_dir() else ():
+        with contextlib.suppress(OSError):  # another process may delete it too
+            if path.stat().st_mtime < oldest:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    if hashlib.sha256(content[_DIGEST_BYTES:]).digest() != content[:_DIGEST_BYTES]:
+        raise ValueError("its hash is another")
+    state: dict[str, Any] = torch.load(io.BytesIO(content[_DIGEST_BYTES:]), map_location="cpu", weights_only=True)
+    return state
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Every generator that a network or a library may draw from."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 (the one that others draw from)
+    legacy = (name, np.asarray(keys).tolist(), *rest)
+    states = {"python": random.getstate(), "numpy": legacy, "torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_states(states: dict[str, Any], device: torch.device) -> None:
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def frozen(value: Any) -> Any:
+    """A copy in which no tensor is shared with the original, on the same devices and in the same memory layout."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: frozen(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(frozen(item) for item in value)
+    return value
