@@ -18,7 +18,7 @@ import yaml
 from tests.server.services import SETTINGS, Postgres, TeamServer
 from tests.tracking.toy import ALL_FILES, Toy, is_training, wait_until
 
-STEPS = 60
+STEPS = 150
 RUNS = "SELECT runs.name FROM runs JOIN experiments USING (experiment_id) WHERE experiments.name = 'depth'"
 COMPLETE = f"""{RUNS} AND status = 'FINISHED' AND run_uuid IN
     (SELECT run_uuid FROM tags WHERE key = 'stage.report' AND value = 'executed')"""

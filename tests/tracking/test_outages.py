@@ -12,7 +12,7 @@ import pytest
 
 from tests.tracking.toy import ALL_FILES, Server, Toy, is_training, senders, wait_until
 
-STEPS = 60
+STEPS = 150
 PAUSE_S = 0.15
 """So that a training lasts longer than it takes to see that it is at work and to kill the server."""
 
