@@ -2,8 +2,10 @@
 
 Every round times each method forward and backward, in an order that moves on from round to round; the value is
 the fastest package's median over ours. A CPU gets two threads. Before ours the caches are full of another method's
-maps, as they are full of the network's in a training step. Beside the speed stands how far our values are from
-scikit-image's, and our gradients from float64 autograd of a package's formula.
+maps, as they are full of the network's in a training step. Ours is made of short operations after which the threads
+wait for each other, so other work on the machine slows it down more than the packages: the ratio counts where
+`cores_got` is near the number of threads. Beside the speed stands how far our values are from scikit-image's, and
+our gradients from float64 autograd of a package's formula.
 """
 
 from __future__ import annotations
@@ -55,17 +57,20 @@ def _measure(packages: Mapping[str, Similarity], device: str, quick: bool) -> li
     methods = {"ours": ssim, **packages}
     prediction_m, target_m = (maps.to(device) for maps in _maps(shape, noise_m=0.3))
     times: dict[str, list[float]] = {name: [] for name in methods}
+    cores: dict[str, list[float]] = {name: [] for name in methods}
     for number in range(-1, rounds):  # the first round is for warming up
         names = list(methods)
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            taken = _seconds(methods[name], prediction_m, target_m, CALLS[device])
+            seconds, processor_seconds = _time(methods[name], prediction_m, target_m, CALLS[device])
             if number >= 0:
-                times[name].append(taken)
+                times[name].append(seconds)
+                cores[name].append(processor_seconds / seconds)
     milliseconds = {name: 1000 * statistics.median(taken) for name, taken in times.items()}
     fastest = min(packages, key=milliseconds.__getitem__)
     details = {
         "ms": milliseconds,
         "ms_range": {name: [1000 * min(taken), 1000 * max(taken)] for name, taken in times.items()},
+        "cores_got": {name: statistics.median(got) for name, got in cores.items()},
         "versions": {name: version(name) for name in packages},
         "shape": list(shape),
         "threads": THREADS,
@@ -129,15 +134,15 @@ def _maps(shape: tuple[int, ...], noise_m: float) -> tuple[Tensor, Tensor]:
     return (target_m + noise_m * torch.randn(shape, generator=generator)).clamp(min=0.1), target_m
 
 
-def _seconds(similarity: Similarity, prediction_m: Tensor, target_m: Tensor, calls: int) -> float:
-    """Of one forward and backward pass."""
+def _time(similarity: Similarity, prediction_m: Tensor, target_m: Tensor, calls: int) -> tuple[float, float]:
+    """Seconds, and those of all processors, of one forward and backward pass."""
     predictions = [prediction_m.detach().requires_grad_() for _ in range(calls)]
     _finish(prediction_m)
-    started = time.perf_counter()
+    started, processors_started = time.perf_counter(), time.process_time()
     for prediction in predictions:
         similarity(prediction, target_m).backward()
     _finish(prediction_m)
-    return (time.perf_counter() - started) / calls
+    return (time.perf_counter() - started) / calls, (time.process_time() - processors_started) / calls
 
 
 def _finish(maps: Tensor) -> None:
