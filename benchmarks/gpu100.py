@@ -1,7 +1,12 @@
-"""A whole training of the size of NYU Depth v2 on a GPU: 100 epochs of 795 frames at 240 x 320, batch 16."""
+"""A whole training of the size of NYU Depth v2 on a GPU: 100 epochs of 795 frames at 240 x 320, batch 16.
+
+The time is that of all that the train stage does in it: opening the MLflow run, bringing the frames to the GPU,
+making graphs, training, logging, saving states and checkpoints, closing the run.
+"""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,15 +31,19 @@ def measure(quick: bool) -> list[Entry]:
     with TemporaryDirectory(prefix="depth-bench-") as folder, inside(Path(folder) / "repository") as work:
         make_working_copy(work, params, FRAMES, 0)
         timer = LoopTimer(params)
-        seconds = [timer.loop() * epochs * -(-FRAMES // params.train.batch_size) for _ in range(2)]
+        seconds, step_ms = [], []
+        for _ in range(3):
+            started = time.perf_counter()
+            step_ms.append(1000 * timer.loop())
+            seconds.append(time.perf_counter() - started)
     return [
         Entry(
             "gpu100",
-            min(seconds),
+            seconds[0],
             "s",
-            "a training that a person waits for",
+            "from the opening of the MLflow run to its end, in a new process",
             limit=LIMIT_S,
             device="cuda",
-            details={"first_s": seconds[0], "second_s": seconds[1], "epochs": epochs},
+            details={"again_s": seconds[1:], "step_ms": step_ms, "epochs": epochs},
         )
     ]

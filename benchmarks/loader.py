@@ -32,6 +32,8 @@ from pipeline.model.losses import DepthLoss
 from pipeline.model.network import build_network
 from pipeline.params import Params, load_params
 from pipeline.training.device import choose_bf16, choose_device
+from pipeline.training.distributed import Ranks
+from pipeline.training.step import Step
 
 LIMITS = {"cpu": 1.5, "cuda": 5.0}
 WORKERS = {"cpu": 2, "cuda": 4}
@@ -194,11 +196,17 @@ class _Training:
 
     def __init__(self, params: Params, device: torch.device) -> None:
         self._device = device
-        self._bf16 = choose_bf16(params.train.precision, device)
-        self._network = build_network(**params.network.model_dump()).to(device)
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._loss = DepthLoss(params.loss.ssim_weight).to(device)
-        self._optimizer = torch.optim.AdamW(self._network.parameters(), lr=params.train.learning_rate, fused=True)
+        network = build_network(**params.network.model_dump()).to(device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._step = Step(
+            network,
+            DepthLoss(params.loss.ssim_weight),
+            torch.optim.AdamW(network.parameters(), lr=params.train.learning_rate, fused=True),
+            average=None,
+            ranks=Ranks(),
+            bf16=choose_bf16(params.train.precision, device),
+            gradient_clip_norm=0.0,
+        )
 
     def frames_per_s(self, epoch: Callable[[], Iterable[tuple[Tensor, Tensor]]], epochs: int) -> float:
         started, frames = time.perf_counter(), 0
@@ -209,11 +217,3 @@ class _Training:
         if self._device.type == "cuda":
             torch.cuda.synchronize()
         return frames / (time.perf_counter() - started)
-
-    def _step(self, rgb: Tensor, depth_m: Tensor) -> None:
-        rgb = rgb.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            prediction_m = self._network(rgb)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._loss(prediction_m.float(), depth_m, depth_m > 0)["total"].backward()
-        self._optimizer.step()

@@ -31,14 +31,14 @@ from pipeline.files import write_json, written_whole
 from pipeline.model.checkpoint import load_network, read_checkpoint_info
 from pipeline.model.network import count_parameters
 from pipeline.params import Evaluate, load_params
-from pipeline.training.device import choose_device, memory_shortage_told
+from pipeline.training.device import claim_device, memory_shortage_told
 
 
 def main() -> None:
     params = load_params()
     with stage_run("evaluate", params.model_dump()) as run, memory_shortage_told("evaluate.batch_size"):
-        device = choose_device(params.evaluate.device)
-        run.set_tags({"device": str(device)})
+        device = claim_device(params.evaluate.device, paths.repository_root() / paths.STATE / "gpu")
+        run.set_tags({"evaluate.device": str(device)})
         score(params.evaluate, device)
 
 

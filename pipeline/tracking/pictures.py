@@ -40,7 +40,7 @@ class SamplePictures:
         if epoch not in self._epochs:
             return
         was_training = network.training
-        prediction_m = network.eval()(to_unit_rgb(self._rgb_u8).to(self._device)).float().cpu()
+        prediction_m = network.eval()(to_unit_rgb(self._rgb_u8).to(self._device)).float()
         network.train(was_training)
         # Drawn later, in the thread that saves: a tenth of a second that no step has to wait for.
         draw = functools.partial(tiles, self._rgb_u8, self._depth_m, prediction_m)
@@ -53,7 +53,7 @@ def tiles(rgb_u8: Tensor, depth_m: Tensor, prediction_m: Tensor) -> bytes:
     rgb_u8 (k, 3, h, w); depth_m, prediction_m (k, 1, h, w) metres, 0 = missing.
     """
     rows = []
-    for rgb, true_m, predicted_m in zip(rgb_u8.numpy(), depth_m.numpy(), prediction_m.numpy(), strict=True):
+    for rgb, true_m, predicted_m in zip(rgb_u8.numpy(), depth_m.numpy(), prediction_m.cpu().numpy(), strict=True):
         valid = true_m[0][true_m[0] > 0]
         low, high = np.quantile(valid, (0.01, 0.99)) if valid.size else (0.0, 10.0)
         painted = [

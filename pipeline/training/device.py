@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 
@@ -67,6 +68,15 @@ def choose_bf16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return precision == "bf16"
+
+
+def predict(network: nn.Module, rgb: Tensor, bf16: bool) -> Tensor:
+    """What the network makes of (N, 3, H, W) RGB in that precision: (N, 1, H, W) metres, float32."""
+    # Convolutions are up to a third faster with the channels innermost.
+    rgb = rgb.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(rgb.device.type, torch.bfloat16, enabled=bf16):
+        prediction_m: Tensor = network(rgb)
+    return prediction_m.float()
 
 
 @contextlib.contextmanager

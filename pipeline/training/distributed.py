@@ -14,6 +14,8 @@ import signal
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -22,6 +24,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.errors import Diverged, PipelineError, Terminated
+
+ERRORS = "DEPTH_ERRORS_OF_RANKS"
+"""Variable that names a folder in which a rank leaves what went wrong in it, for the first to tell."""
 
 
 class Ranks:
@@ -120,7 +125,9 @@ def launch(devices: int, module: str, *arguments: str) -> None:
         max_restarts=0,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", module, *arguments)
+        with TemporaryDirectory(prefix="depth-ranks-") as errors:
+            os.environ[ERRORS] = errors
+            elastic_launch(config, sys.executable)("-m", module, *arguments)
     except SignalException as ended:
         raise SystemExit(128 + ended.sigval) from None
     except ChildFailedError as failed:
@@ -140,13 +147,33 @@ def joined() -> Iterator[Ranks]:
     ranks = Ranks(dist.get_rank(), world)
     try:
         yield ranks
-    except (Diverged, KeyboardInterrupt, Terminated) as end:
+    except (Exception, KeyboardInterrupt, Terminated) as end:
         if ranks.rank == 0:
-            raise
-        # All ranks end so, and one of them is enough to tell it.
-        raise SystemExit(1 if isinstance(end, Diverged) else 128 + getattr(end, "number", signal.SIGINT)) from None
+            # The error of another rank reaches this one as a lost connection, or as the launcher's signal.
+            raise (_error_of_another() or end) from None
+        _end_beside_first(end)
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _end_beside_first(end: BaseException) -> None:
+    """Leave what there is to tell to the first rank, and end silently."""
+    if isinstance(end, (Diverged, KeyboardInterrupt, Terminated)):  # all ranks end so
+        raise SystemExit(1 if isinstance(end, Diverged) else 128 + getattr(end, "number", signal.SIGINT)) from None
+    if ERRORS in os.environ:
+        text = str(end) if isinstance(end, PipelineError) else f"{type(end).__name__}: {end}"
+        with contextlib.suppress(OSError):
+            (Path(os.environ[ERRORS]) / "error").write_text(text, encoding="utf-8")
+            if isinstance(end, PipelineError):
+                raise SystemExit(1) from None
+
+
+def _error_of_another() -> PipelineError | None:
+    try:
+        return PipelineError((Path(os.environ[ERRORS]) / "error").read_text(encoding="utf-8"))
+    except (KeyError, OSError):
+        return None
 
 
 def _end_with_parent() -> None:

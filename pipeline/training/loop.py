@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,25 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from pipeline.data.batches import Batches
 from pipeline.errors import Diverged, ending_of
-from pipeline.evaluation.metrics import depth_errors
 from pipeline.model.losses import DepthLoss
 from pipeline.progress import progress_bar
+from pipeline.training.averaging import Average
 from pipeline.training.distributed import Ranks
+from pipeline.training.graphs import Arrival
 from pipeline.training.history import Epoch
 from pipeline.training.recorder import Reached, Recorder
 from pipeline.training.resume import frozen, random_states, set_random_states
+from pipeline.training.step import LOSSES, Step
 from pipeline.training.tracker import Tracker
+from pipeline.training.validation import Validation
 
-LOSSES = ("total", "mse", "ssim")
-VALIDATION_METRICS = ("rmse", "delta1", "delta2", "delta3")
-PREDICTION_RANGE_M = (1e-3, 10.0)
-"""Validation clips predictions as the published protocols do."""
-STATISTICS_STEPS = 20
-"""Training batches from which the statistics of averaged weights are estimated: a tenth of an epoch's time."""
+BUNCHES_COMING = 2
+"""How many bunches of losses may be on their way from the device before they are waited for."""
 
 
 @dataclass(frozen=True)
@@ -86,19 +84,30 @@ class _Training:
         recorder: Recorder | None,
         ranks: Ranks,
     ) -> None:
-        # Convolutions are up to a third faster with the channels innermost; `_forward` does the same to the images.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network
-        self._shared = ranks.share(network)
-        self._loss, self._batches, self._validation = loss, training, validation
+        self._batches, self._validation_batches = training, validation
         self._options, self._tracker, self._recorder, self._ranks = options, tracker, recorder, ranks
         self._device = next(network.parameters()).device
+        shared, bf16 = ranks.share(network), options.bf16
         self._optimizer = torch.optim.AdamW(
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
         self._schedule = make_schedule(self._optimizer, options.schedule, options.epochs * len(training))
-        self._average = _make_average(network, options.ema_decay)
-        self._kept = network if self._average is None else self._average.module
+        self._average = None
+        if options.ema_decay > 0:
+            self._average = Average(network, options.ema_decay, bf16=bf16, graphed=ranks.world == 1)
+        self._kept = self._average.network if self._average else network
+        self._make_step = Step(
+            shared,
+            loss,
+            self._optimizer,
+            self._average,
+            ranks,
+            bf16=bf16,
+            gradient_clip_norm=options.gradient_clip_norm,
+        )
+        self._validate = Validation(self._kept, loss, validation, ranks, bf16=bf16)
         self._losses = _StepLosses(len(training), options.log_every_steps, tracker)
         self._epoch, self._step = 1, 0
         self._seconds = 0.0
@@ -138,33 +147,20 @@ class _Training:
         for rgb, depth_m in self._stoppable(self._batches.epoch(self._epoch, self._step)):
             self._losses.add(self._make_step(rgb, depth_m))
             self._schedule.step()
-            if self._average is not None:
-                self._average.update_parameters(self._network)
             self._step += 1
             self._seconds = time.perf_counter() - started
             done()
             if self._recorder is not None and self._recorder.due():
                 self._recorder.record()
-        self._losses.collect()
+        self._losses.finish()
         self._seconds = time.perf_counter() - started
-
-    def _make_step(self, rgb: Tensor, depth_m: Tensor) -> Tensor:
-        """One step of the optimizer; the loss components, still on the device."""
-        values = self._loss(_forward(self._shared, rgb, self._options.bf16), depth_m, depth_m > 0)
-        self._optimizer.zero_grad(set_to_none=True)
-        values["total"].backward()
-        if self._options.gradient_clip_norm > 0:
-            nn.utils.clip_grad_norm_(self._network.parameters(), self._options.gradient_clip_norm)
-        self._optimizer.step()
-        return self._ranks.mean(torch.stack([values[name].detach() for name in LOSSES]))
 
     def _end_epoch(self) -> tuple[Epoch, bool]:
         """Judge the weights of the epoch that has just been trained, and go on to the next."""
         number, done = self._epoch, self._epoch * len(self._batches)
         if self._average is not None:
             # From the batches of the epoch just made; the network's own statistics are not touched by it.
-            batches = self._stoppable(self._batches.epoch(number))
-            _estimate_statistics(self._kept, batches)
+            self._average.estimate_statistics(self._stoppable(self._batches.epoch(number)))
         _check_finite(self._kept, number)
         epoch = Epoch(
             number,
@@ -174,8 +170,8 @@ class _Training:
             self._batches.frames / self._seconds,
             self._losses.means(),
         )
-        if self._validation.frames:
-            epoch.val_loss, epoch.val = self._validate()
+        if self._validation_batches.frames:
+            epoch.val_loss, epoch.val = self._validate(self._stoppable(self._validation_batches.epoch()))
         rmse = epoch.val.get("rmse", math.inf)
         # The first epoch counts as best even if no validation frame has a valid pixel and its RMSE is NaN.
         is_best = rmse < self._best_rmse or not epoch.val or number == 1
@@ -187,26 +183,6 @@ class _Training:
         self._tracker.log_metrics(epoch.metrics(), step=epoch.step)
         self._epoch, self._step, self._seconds = number + 1, 0, 0.0
         return epoch, is_best
-
-    @torch.inference_mode()
-    def _validate(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Mean loss components by frame, and mean per-image metrics, over all frames at training resolution."""
-        self._kept.eval()
-        frames = self._validation.frames
-        losses = torch.zeros(len(LOSSES), device=self._device)
-        sums = torch.zeros(2, len(VALIDATION_METRICS), dtype=torch.float64, device=self._device)
-        for number, (rgb, depth_m) in enumerate(self._stoppable(self._validation.epoch())):
-            prediction_m = _forward(self._kept, rgb, self._options.bf16)
-            valid = depth_m > 0
-            values = self._loss(prediction_m, depth_m, valid)
-            losses += torch.stack([values[name] for name in LOSSES]) * (self._validation.size(number) / frames)
-            errors = depth_errors(prediction_m.clamp(*PREDICTION_RANGE_M), depth_m, valid)
-            batch = torch.stack([errors[name] for name in VALIDATION_METRICS]).double()
-            sums += torch.stack([batch.nansum(dim=1), (~batch.isnan()).sum(dim=1)])
-        total, count = self._ranks.total(sums)
-        loss_means = self._ranks.mean(losses).tolist()
-        metric_means = (total / count).tolist()
-        return dict(zip(LOSSES, loss_means, strict=True)), dict(zip(VALIDATION_METRICS, metric_means, strict=True))
 
     def _stoppable(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches; between two of them a signal that was noted ends the training, on all ranks at once."""
@@ -249,7 +225,7 @@ class _Training:
             self._average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
-        self._losses.load_state_dict(state["losses"])
+        self._losses.load_state_dict(state["losses"], self._device)
         self._history = [Epoch(**fields) for fields in state["history"]]
         self._best_rmse, self._best_epoch = state["best_rmse"], state["best_epoch"]
         self._best, self._last = state["best"], state["last"]
@@ -258,8 +234,8 @@ class _Training:
 
 def _check_finite(network: nn.Module, epoch: int) -> None:
     """The last step of an epoch can break the weights after its loss was still finite; they must not be kept."""
-    finite = torch.stack([torch.isfinite(values).all() for values in network.state_dict().values()])
-    if not finite.all():
+    values = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+    if not torch.stack(torch._foreach_norm(values, math.inf)).isfinite().all():
         raise Diverged(
             f"the weights became infinite or NaN in the last step of epoch {epoch}; "
             "lower train.learning_rate or set train.gradient_clip_norm; checkpoints of earlier epochs are kept"
@@ -279,31 +255,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> LR
     return LambdaLR(optimizer, factors[name])
 
 
-def _make_average(network: nn.Module, decay: float) -> AveragedModel | None:
-    if decay == 0:
-        return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
-
-
-def _estimate_statistics(average: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Give the averaged weights the batch statistics that they produce (Izmailov et al. 2018, 3.2).
-
-    They are not the average of the statistics: filters under batch normalisation turn fast, and the average of
-    several directions is shorter than each. After 7 epochs on NYU's frames that meant a validation RMSE of 1.355 m,
-    the mean map's, where the same weights with statistics of their own reach 1.096 m.
-    """
-    update_bn(itertools.islice(batches, STATISTICS_STEPS), average)
-
-
-def _forward(network: nn.Module, rgb: Tensor, bf16: bool) -> Tensor:
-    rgb = rgb.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(rgb.device.type, torch.bfloat16, enabled=bf16):
-        prediction_m: Tensor = network(rgb)
-    return prediction_m.float()
-
-
 class _StepLosses:
-    """Loss components of an epoch's steps, read from the device in bunches so that no step waits for one."""
+    """Loss components of an epoch's steps, read from the device in bunches, so late that none waits."""
 
     def __init__(self, steps: int, log_every: int, tracker: Tracker) -> None:
         self._steps = steps
@@ -311,23 +264,42 @@ class _StepLosses:
         self._tracker = tracker
         self._epoch = 1
         self._waiting: list[Tensor] = []
+        self._coming: deque[Arrival] = deque()
         self._read: list[list[float]] = []
 
     def begin(self, epoch: int) -> None:
         self._epoch, self._read = epoch, []
 
     def add(self, values: Tensor) -> None:
-        """values: (3,) total, mse and ssim."""
+        """values: (3,) total, mse and ssim. Raises `Diverged` if those of a step up to now are not finite."""
         self._waiting.append(values)
         if len(self._waiting) == self._log_every:
-            self.collect()
+            self._send_for_waiting()
+        while self._coming and (len(self._coming) > BUNCHES_COMING or self._coming[0].is_here()):
+            self._log(self._coming.popleft().rows())
 
-    def collect(self) -> None:
-        """Log the mean of the steps since the last time."""
-        if not self._waiting:
-            return
-        rows = self._rows_waiting()
+    def finish(self) -> None:
+        """Wait for those of all steps, at an epoch's end."""
+        if self._waiting:
+            self._send_for_waiting()
+        self._receive()
+
+    def means(self) -> dict[str, float]:
+        """The epoch's, by step."""
+        columns = zip(*self._read, strict=True)
+        return {name: sum(column) / len(self._read) for name, column in zip(LOSSES, columns, strict=True)}
+
+    def _send_for_waiting(self) -> None:
+        self._coming.append(Arrival(torch.stack(self._waiting)))
         self._waiting = []
+
+    def _receive(self) -> None:
+        while self._coming:
+            self._log(self._coming.popleft().rows())
+
+    def _log(self, rows: list[list[float]]) -> None:
+        """The mean of some steps."""
+        self._check(rows)
         self._read += rows
         means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
         self._tracker.log_metrics(
@@ -335,28 +307,23 @@ class _StepLosses:
             step=(self._epoch - 1) * self._steps + len(self._read),
         )
 
-    def _rows_waiting(self) -> list[list[float]]:
-        """Raises `Diverged` if one of them is not finite."""
-        rows: list[list[float]] = torch.stack(self._waiting).tolist() if self._waiting else []
+    def _check(self, rows: list[list[float]]) -> None:
         for number, row in enumerate(rows, len(self._read) + 1):
             if not math.isfinite(row[0]):
                 raise Diverged(
                     f"the loss became {row[0]} in epoch {self._epoch}, step {number} of {self._steps}; "
                     "lower train.learning_rate or set train.gradient_clip_norm; earlier checkpoints are kept"
                 )
-        return rows
-
-    def means(self) -> dict[str, float]:
-        """The epoch's, by step."""
-        columns = zip(*self._read, strict=True)
-        return {name: sum(column) / len(self._read) for name, column in zip(LOSSES, columns, strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self._epoch, "read": list(self._read), "waiting": self._rows_waiting()}
+        self._receive()
+        waiting = [values.tolist() for values in self._waiting]
+        self._check(waiting)
+        return {"epoch": self._epoch, "read": list(self._read), "waiting": waiting}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         self._epoch, self._read = state["epoch"], list(state["read"])
-        self._waiting = [torch.tensor(row) for row in state["waiting"]]
+        self._waiting = [torch.tensor(row, device=device) for row in state["waiting"]]
 
 
 def _summary(epoch: Epoch, epochs: int) -> str:

@@ -106,11 +106,32 @@ def test_the_training_is_one_finished_run_with_parameters_metrics_and_files(clon
     assert run.info.status == "FINISHED"
     assert run.data.params["loss.ssim_weight"] == "0.5"
     assert run.data.params["fetch.rooms.frames"] == "12"
-    for name in ("train/loss/total", "train/loss/mse", "train/loss/ssim", "val/rmse", "val/delta1"):
+    losses = [
+        f"{part}/{name}"
+        for part in ("train/loss", "train/epoch_loss", "val/loss")
+        for name in ("total", "mse", "ssim")
+    ]
+    for name in (*losses, "val/rmse", "val/delta1", "train/learning_rate", "train/frames_per_s"):
         assert name in run.data.metrics
+    assert any(name.startswith("system/") for name in run.data.metrics)
+    assert {"git_commit", "host", "torch", "dvc", "mlflow", "data.fingerprint"} <= set(run.data.tags)
+    assert run.data.tags["device"] == run.data.tags["evaluate.device"]
+    contexts = {tag.value for given in run.inputs.dataset_inputs for tag in given.tags}
+    assert contexts == {"training", "validation", "testing"}
     metrics = clone.json("reports/evaluate/metrics.json")
     assert run.data.metrics["test/full/rmse"] == pytest.approx(metrics["full"]["rmse"])
-    assert {"checkpoints/best.safetensors", "checkpoints/last.safetensors", "report.html"} <= clone.artifacts(run)
+    files = {
+        "params.yaml",
+        "history.csv",
+        "report.html",
+        "checkpoints/best.safetensors",
+        "checkpoints/last.safetensors",
+    }
+    assert files <= clone.artifacts(run)
+    pictures = [
+        name for name in clone.artifacts(run) if name.startswith("images/predictions") and name.endswith("png")
+    ]
+    assert len(pictures) > 1
 
 
 def test_the_checkpoint_names_its_run_and_its_data(clone: Clone) -> None:

@@ -75,6 +75,18 @@ def test_a_rank_that_fails_ends_the_others_with_its_status(tmp_path: Path) -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"), [("expected", "out of memory; lower train.batch_size"), ("defect", "ValueError: a defect")]
+)
+def test_the_error_of_another_rank_is_the_training_s(kind: str, told: str) -> None:
+    """The first rank owns the MLflow run, which would otherwise be told of a lost connection or a signal."""
+    process = launched(2, kind, module="tests.training.failing_rank")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert [line for line in output.splitlines() if line.startswith("error:")] == [f"error: train: {told}"]
+    assert ("Traceback" in output) == (kind == "defect")
+
+
 def test_the_number_of_devices_is_checked_against_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert count_devices(3, "cpu") == 3
     assert count_devices("auto", "cpu") == 1
