@@ -35,9 +35,9 @@ from stages.train import state_folder, train_on_shards
 LIMITS = {"cpu": 97.0, "cuda": 90.0}
 """Per cent."""
 SIZES = ((120, 160), (240, 320))
-STEPS = {"cpu": {(120, 160): 108, (240, 320): 32}, "cuda": {(120, 160): 4000, (240, 320): 2000}}
+STEPS = {"cpu": {(120, 160): 108, (240, 320): 32}, "cuda": {(120, 160): 2000, (240, 320): 1000}}
 """In one timing: about fifteen seconds on two cores, and more than one state that is saved."""
-EPOCHS = {"cpu": 2, "cuda": 40}
+EPOCHS = {"cpu": 2, "cuda": 20}
 """Of 54, 16, 100 and 50 steps."""
 PAIRS = 5
 

@@ -39,7 +39,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.entries import Entry
-from benchmarks.noise import make_working_copy, smallest
+from benchmarks.noise import ROOT, make_working_copy, smallest
 from benchmarks.tracked_training import PICTURE_EVERY
 from pipeline import paths
 from pipeline.errors import PipelineError
@@ -183,8 +183,8 @@ def _entries(
 def _train(work: Path, uri: str | None, epochs: int, name: str) -> dict[str, float]:
     """The times of one training in a new process, as DVC would start it; with 0 epochs of its start."""
     ours = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
-    root = str(Path(__file__).resolve().parents[1])
-    ours |= {"DVC_ROOT": str(work), "DVC_EXP_NAME": name, "DVC_EXP_BASELINE_REV": "0" * 40, "PYTHONPATH": root}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    ours |= {"DVC_ROOT": str(work), "DVC_EXP_NAME": name, "DVC_EXP_BASELINE_REV": "0" * 40, "PYTHONPATH": path}
     if uri is not None:
         ours["MLFLOW_TRACKING_URI"] = uri
     command = [sys.executable, "-m", "benchmarks.tracked_training", "tracked" if uri else "untracked", str(epochs)]

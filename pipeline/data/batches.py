@@ -94,6 +94,9 @@ class Batches:
         stored = (self._from_memory if self.resident else self._from_shards)(self._order(number), parts)
         with contextlib.closing(stored):
             for step, part, (rgb_u8, depth_mm) in zip(steps, parts, stored, strict=True):
+                if self._device.type == "cuda":
+                    # The network will want the channels innermost; turned now it is a quarter of the bytes.
+                    rgb_u8 = rgb_u8.contiguous(memory_format=torch.channels_last)
                 rgb, depth_m = to_unit_rgb(rgb_u8), from_millimetres(depth_mm)
                 if self._augmentation is not None and self._shuffle_seed is not None:
                     generator.manual_seed(seed_from(self._shuffle_seed, number, step))

@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d, pad
 
 def to_unit_rgb(rgb_u8: Tensor) -> Tensor:
     """uint8 RGB to float32 in [0, 1]."""
-    return rgb_u8.to(torch.float32) / 255
+    return torch.div(rgb_u8, 255)
 
 
 def to_u8(rgb: Tensor) -> Tensor:
@@ -63,4 +63,4 @@ def to_millimetres(depth_m: Tensor) -> Tensor:
 
 def from_millimetres(depth_mm: Tensor) -> Tensor:
     """int16 millimetres to float32 metres; 0 = missing."""
-    return depth_mm.to(torch.float32) / 1000
+    return torch.div(depth_mm, 1000)

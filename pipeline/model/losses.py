@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pipeline.model.kernels import kernels_at_hand
+
 WINDOW = 11
 """Side of the Gaussian window in pixels."""
 MARGIN = WINDOW - 1
@@ -44,7 +46,7 @@ def ssim(
     Raises ValueError if shapes differ or a map is smaller than the window.
     """
     sums = _loss_sums(prediction_m, target_m, valid, data_range)
-    return 1 - 2 * sums.dissimilarity / _one_where_zero(sums.windows)
+    return 1 - 2 * (sums.dissimilarity / _above_zero(sums.counts)[1])
 
 
 class DepthLoss(nn.Module):
@@ -68,58 +70,65 @@ class DepthLoss(nn.Module):
 
     def forward(self, prediction_m: Tensor, target_m: Tensor, valid: Tensor | None = None) -> dict[str, Tensor]:
         """prediction_m, target_m: (N, 1, H, W) metres; valid: (N, 1, H, W) bool, None = every pixel."""
-        sums = _loss_sums(prediction_m, target_m, valid, DATA_RANGE_M)
-        counts = torch.stack((sums.pixels, sums.windows))
+        squared_error, dissimilarity, counts = _loss_sums(prediction_m, target_m, valid, DATA_RANGE_M)
         if self.mean_over_ranks is not None:
             counts = self.mean_over_ranks(counts)
-        pixels, windows = _one_where_zero(counts).unbind()
-        mse, dissimilarity = sums.squared_error / pixels, sums.dissimilarity / windows
-        total = (1 - self.ssim_weight) * mse + self.ssim_weight * dissimilarity
+        pixels, windows = _above_zero(counts).unbind()
+        mse, dissimilarity = squared_error / pixels, dissimilarity / windows
+        total = torch.lerp(mse, dissimilarity, self.ssim_weight)
         return {"total": total, "mse": mse, "ssim": dissimilarity}
 
 
 class _Sums(NamedTuple):
-    """Of a batch; all are scalars of its precision."""
+    """Of a batch, in its precision."""
 
     squared_error: Tensor
     """m², over valid pixels"""
     dissimilarity: Tensor
     """(1 - SSIM) / 2, over clean windows"""
-    pixels: Tensor
-    """number of valid pixels"""
-    windows: Tensor
-    """number of clean windows"""
+    counts: Tensor
+    """(2,) numbers of valid pixels and of clean windows"""
 
 
 def _loss_sums(prediction_m: Tensor, target_m: Tensor, valid: Tensor | None, data_range: float) -> _Sums:
     _check_shapes(prediction_m, target_m, valid)
-    frames, _, height, width = prediction_m.shape
+    height, width = prediction_m.shape[-2:]
     if min(height, width) < WINDOW:
         raise ValueError(f"SSIM needs maps of at least {WINDOW} x {WINDOW} pixels, not {height} x {width}")
     dtype = torch.promote_types(torch.promote_types(prediction_m.dtype, target_m.dtype), torch.float32)
     prediction_m, target_m = prediction_m.to(dtype), target_m.to(dtype)
-    if valid is None:
-        pixels = prediction_m.new_full((), frames * height * width)
-        windows = prediction_m.new_full((), frames * (height - MARGIN) * (width - MARGIN))
-        clean = None
-    else:
-        clean = _clean_windows(valid)
-        pixels, windows = valid.sum().to(dtype), clean.sum().to(dtype)
-        clean = clean.to(dtype)
-    # Asked here, because within the function gradients are always off.
+    # Asked here, because within a function gradients are always off.
     wanted = [torch.is_grad_enabled() and maps.requires_grad for maps in (prediction_m, target_m)]
-    # Products and sums that write into views cannot be compiled, so a compiled caller steps out for them.
-    apply = torch.compiler.disable(_LossSums.apply) if torch.compiler.is_compiling() else _LossSums.apply
-    with torch.autocast(prediction_m.device.type, enabled=False):
-        squared_error, dissimilarity = apply(prediction_m, target_m, valid, clean, data_range, wanted)
-    return _Sums(squared_error, dissimilarity, pixels, windows)
+    # Neither kernels nor products that write into views can be compiled, so a compiled caller steps out for them.
+    sums = torch.compiler.disable(_sums) if torch.compiler.is_compiling() else _sums
+    return sums(prediction_m, target_m, valid, data_range, wanted)
+
+
+def _sums(
+    prediction_m: Tensor, target_m: Tensor, valid: Tensor | None, data_range: float, wanted: Sequence[bool]
+) -> _Sums:
+    function: type[torch.autograd.Function] = _LossSums
+    if prediction_m.is_cuda and prediction_m.dtype == torch.float32 and len(prediction_m) > 0:
+        function = _triton_function(prediction_m.device) or _LossSums
+    return _Sums(*function.apply(prediction_m, target_m, valid, data_range, wanted))
+
+
+@functools.cache
+def _triton_function(device: torch.device) -> type[torch.autograd.Function] | None:
+    def attempt() -> type[torch.autograd.Function]:
+        from pipeline.model import losses_triton
+
+        maps = torch.zeros(1, 1, WINDOW, WINDOW, device=device)
+        losses_triton.value_sums(maps, maps, maps == 0, DATA_RANGE_M, gradients=1)
+        return losses_triton.LossSums
+
+    return kernels_at_hand("the loss", attempt)
 
 
 class _LossSums(torch.autograd.Function):
-    """Sums of the squared errors and of (1 - SSIM) / 2, each with its gradients by prediction and target.
+    """Sums of the squared errors and of (1 - SSIM) / 2, each with its gradients by prediction and target; counts.
 
     Forward makes the gradients of the second as well, a few frames at a time, and backward only scales them.
-    clean: 1.0 where a window is clean and 0.0 where it is not, or None.
     """
 
     @staticmethod
@@ -128,29 +137,40 @@ class _LossSums(torch.autograd.Function):
         prediction_m: Tensor,
         target_m: Tensor,
         valid: Tensor | None,
-        clean: Tensor | None,
         data_range: float,
         wanted: Sequence[bool],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        frames, _, height, width = prediction_m.shape
+        if valid is None:
+            clean = None
+            pixels = prediction_m.new_full((), frames * height * width)
+            windows = prediction_m.new_full((), frames * (height - MARGIN) * (width - MARGIN))
+        else:
+            clean = _clean_windows(valid)
+            pixels, windows = valid.sum(), clean.sum()
+            clean = clean.to(prediction_m.dtype)  # as a factor
+        counts = torch.stack((pixels, windows)).to(prediction_m.dtype)
         half_gradients = [torch.empty_like(prediction_m) if want else None for want in wanted]
         sums = prediction_m.new_zeros(2)
         similarity = None
         at_once = _frames_at_once(prediction_m)
-        for start in range(0, len(prediction_m), at_once):
-            part = slice(start, start + at_once)
-            prediction, target = prediction_m[part, 0], target_m[part, 0]
-            if similarity is None or similarity.frames != len(prediction):
-                similarity = _Similarity(prediction, data_range, sum(wanted))
-            others = (None if maps is None else maps[part, 0] for maps in (valid, clean, *half_gradients))
-            sums += similarity(prediction, target, *others)
+        with torch.autocast(prediction_m.device.type, enabled=False):
+            for start in range(0, frames, at_once):
+                part = slice(start, start + at_once)
+                prediction, target = prediction_m[part, 0], target_m[part, 0]
+                if similarity is None or similarity.frames != len(prediction):
+                    similarity = _Similarity(prediction, data_range, sum(wanted))
+                others = (None if maps is None else maps[part, 0] for maps in (valid, clean, *half_gradients))
+                sums += similarity(prediction, target, *others)
         ctx.save_for_backward(prediction_m, target_m, valid, *half_gradients)
+        ctx.mark_non_differentiable(counts)
         ctx.set_materialize_grads(False)
-        return sums[0], sums[1]
+        return sums[0], sums[1], counts
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, of_squared_error: Tensor | None, of_dissimilarity: Tensor | None
+        ctx: Any, of_squared_error: Tensor | None, of_dissimilarity: Tensor | None, _: None
     ) -> tuple[Tensor | None, ...]:
         prediction_m, target_m, valid, *half_gradients = ctx.saved_tensors
         error_m = None
@@ -167,7 +187,7 @@ class _LossSums(torch.autograd.Function):
             if half_gradient is not None and error_m is not None:
                 gradient = sign * error_m if gradient is None else gradient.add_(error_m, alpha=sign)
             gradients.append(gradient)
-        return *gradients, None, None, None, None
+        return *gradients, None, None, None
 
 
 class _Similarity:
@@ -326,9 +346,10 @@ def _frames_at_once(maps: Tensor) -> int:
     return max(1, PIXELS_AT_ONCE // (height * width))
 
 
-def _one_where_zero(counts: Tensor) -> Tensor:
-    """What sums are divided by. A mean of counts over ranks can lie below 1, so a minimum of 1 would not do."""
-    return torch.where(counts > 0, counts, 1)
+def _above_zero(counts: Tensor) -> Tensor:
+    """What sums are divided by. Where nothing is counted they are 0, and a mean of counts over ranks is 1 / ranks
+    at least where anything is."""
+    return counts.clamp(min=1e-6)
 
 
 def _check_shapes(prediction_m: Tensor, target_m: Tensor, valid: Tensor | None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.errors import PipelineError
 
@@ -70,12 +70,12 @@ def choose_bf16(precision: str, device: torch.device) -> bool:
     return precision == "bf16"
 
 
-def predict(network: nn.Module, rgb: Tensor, bf16: bool) -> Tensor:
+def predict(network: Callable[[Tensor], Tensor], rgb: Tensor, bf16: bool) -> Tensor:
     """What the network makes of (N, 3, H, W) RGB in that precision: (N, 1, H, W) metres, float32."""
     # Convolutions are up to a third faster with the channels innermost.
     rgb = rgb.contiguous(memory_format=torch.channels_last)
     with torch.autocast(rgb.device.type, torch.bfloat16, enabled=bf16):
-        prediction_m: Tensor = network(rgb)
+        prediction_m = network(rgb)
     return prediction_m.float()
 
 

@@ -128,10 +128,21 @@ def set_random_states(states: dict[str, Any], device: torch.device) -> None:
 
 def frozen(value: Any) -> Any:
     """A copy in which no tensor is shared with the original, on the same devices and in the same memory layout."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: frozen(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(frozen(item) for item in value)
-    return value
+    pairs: dict[tuple[torch.device, torch.dtype], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            pairs.setdefault((value.device, value.dtype), []).append((torch.empty_like(value), value.detach()))
+            return pairs[value.device, value.dtype][-1][0]
+        if isinstance(value, dict):
+            return {key: copied(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(copied(item) for item in value)
+        return value
+
+    copy = copied(value)
+    with torch.no_grad():
+        for same in pairs.values():
+            # By a kernel or two for all: hundreds of single ones would keep a GPU waiting at every epoch's end.
+            torch._foreach_copy_([empty for empty, _ in same], [tensor for _, tensor in same])
+    return copy

@@ -13,6 +13,7 @@ from pipeline.training.averaging import Average
 from pipeline.training.device import predict
 from pipeline.training.distributed import Ranks
 from pipeline.training.graphs import Graphed
+from pipeline.training.passes import GpuPasses
 
 LOSSES = ("total", "mse", "ssim")
 
@@ -37,7 +38,9 @@ class Step:
         self._bf16, self._clip_norm = bf16, gradient_clip_norm
         device = next(network.parameters()).device
         self._rate = torch.zeros((), device=device) if device.type == "cuda" else None
-        self._make = Graphed(self._make_one, device, enabled=ranks.world == 1)
+        alone = ranks.world == 1
+        self._passes = GpuPasses(network, bf16) if alone and device.type == "cuda" else None
+        self._make = Graphed(self._make_one, device, enabled=alone)
 
     def __call__(self, rgb: Tensor, depth_m: Tensor) -> Tensor:
         """(3,) total loss, MSE and SSIM loss of the batch, still on the device."""
@@ -46,9 +49,13 @@ class Step:
         return self._make(rgb, depth_m)
 
     def _make_one(self, rgb: Tensor, depth_m: Tensor) -> Tensor:
-        values = self._loss(predict(self._network, rgb, self._bf16), depth_m, depth_m > 0)
         self._optimizer.zero_grad(set_to_none=True)
-        values["total"].backward()
+        if self._passes is None:
+            values = self._loss(predict(self._network, rgb, self._bf16), depth_m, depth_m > 0)
+            values["total"].backward()
+        else:
+            values = self._loss(self._passes.predict(rgb), depth_m, depth_m > 0)
+            self._passes.backward(values["total"])
         if self._clip_norm > 0:
             nn.utils.clip_grad_norm_(self._network.parameters(), self._clip_norm)
         with self._rate_on_device():
