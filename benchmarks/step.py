@@ -1,9 +1,8 @@
 """What the training loop adds to the network's own work.
 
 The loop, as the train stage runs it with logging to MLflow over SQLite, checkpoints and states to resume from,
-alternates with the bare minimum: the same network, loss and optimizer on one batch that lies in memory and is never
-changed; on a GPU as one CUDA graph that is replayed, which is faster than to launch its kernels. No loop can be
-faster than that; the value is how near this one comes. Validation is left out, because the minimum has none.
+alternates with the bare minimum: the same step on one batch that lies in memory and is never changed. No loop can
+be faster than that; the value is how near this one comes. Validation is left out, because the minimum has none.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,7 +27,9 @@ from pipeline.tracking import stage_run
 from pipeline.tracking.store import open_store
 from pipeline.training.device import choose_bf16, choose_device
 from pipeline.training.distributed import Ranks
+from pipeline.training.graphs import WARM_UPS
 from pipeline.training.resume import claimed_folder
+from pipeline.training.step import Step
 from stages.train import state_folder, train_on_shards
 
 LIMITS = {"cpu": 97.0, "cuda": 90.0}
@@ -109,44 +109,25 @@ class LoopTimer:
         settings = self._params.train
         network = build_network(**self._params.network.model_dump()).to(self.device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, fused=True)
-        loss = DepthLoss(self._params.loss.ssim_weight)
-        rgb, depth_m = next(
-            iter(Batches(ShardSet(paths.SHARDS, "train"), settings.batch_size, self.device).epoch())
+        step = Step(
+            network,
+            DepthLoss(self._params.loss.ssim_weight),
+            torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, fused=True),
+            average=None,
+            ranks=Ranks(),
+            bf16=self._bf16,
+            gradient_clip_norm=0.0,
         )
-        rgb, valid = rgb.contiguous(memory_format=torch.channels_last), depth_m > 0
-
-        def step() -> None:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-                prediction_m = network(rgb)
-            optimizer.zero_grad(set_to_none=True)
-            loss(prediction_m.float(), depth_m, valid)["total"].backward()
-            optimizer.step()
-
-        if self.device.type == "cuda":
-            optimizer.param_groups[0]["capturable"] = True
-            step = _as_graph(step)
+        batch = next(iter(Batches(ShardSet(paths.SHARDS, "train"), settings.batch_size, self.device).epoch()))
+        for _ in range(WARM_UPS + 1 if self.device.type == "cuda" else 0):
+            step(*batch)
         self._wait()
         started = time.perf_counter()
         for _ in range(steps):
-            step()
+            step(*batch)
         self._wait()
         return (time.perf_counter() - started) / steps
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-
-
-def _as_graph(step: Callable[[], None]) -> Callable[[], None]:
-    """As PyTorch's notes on CUDA graphs show it."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay

@@ -103,8 +103,8 @@ def distance(one: torch.Tensor, other: torch.Tensor) -> float:
 def test_graphs_make_the_steps_that_single_kernels_make(
     shards: Path, bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Adam divides by the size of a gradient, so that rounding moves weights whose gradient is next to nothing as far
-    as any other. With a large ε it does not."""
+    """Adam divides by the size of a gradient, so that rounding moves weights whose gradient is next to nothing as
+    far as any other. With a large ε it does not."""
     batches = list(Batches(ShardSet(shards, "train"), BATCH, CUDA, shuffle_seed=3).epoch(1))
 
     def moved() -> tuple[torch.Tensor, torch.Tensor, list[float]]:
