@@ -2,8 +2,8 @@
 
 The time of the loop is by the times of the points that it logs, so its first ten steps are left out, in which
 CUDA's libraries are loaded; the ends of its epochs, logging, states and checkpoints are in it. `stage_s` tells what
-the whole took: opening the run, bringing the frames to the GPU, training, sending the rest, closing the run; that of
-the first training also holds what a new process loads.
+the whole took: opening the run, bringing the frames to the GPU, training, sending the rest, closing the run; that
+of the first training also holds what a new process loads.
 """
 
 from __future__ import annotations

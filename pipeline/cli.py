@@ -49,14 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "sync",
         help="give every DVC experiment its MLflow run",
         description="Make the MLflow runs of DVC experiments that DVC restored from its cache, complete those that "
-        "lack reused stages, and send what was kept while the server could not be reached.",
+        "lack reused stages, rename those of renamed ones, and send what was kept while the server could not be "
+        "reached.",
     )
     prune = commands.add_parser(
         "prune",
         help="delete the MLflow runs of removed and failed DVC experiments",
         description="Show the runs of this clone whose DVC experiment was removed, that failed or were killed, or "
         "that a later attempt has replaced; with --yes delete them for good, with their artifacts. A run that "
-        "trained the weights of one that stays is left.",
+        "trained the weights of one that stays, or those in the workspace, is left.",
     )
     prune.add_argument("--yes", action="store_true", help="delete what is shown")
 
@@ -115,20 +116,21 @@ def sync_runs() -> None:
     from pipeline.tracking.sync import sync
 
     synced = sync(list_experiments(), files_of)
-    for what, names in (("made", synced.made), ("completed", synced.completed)):
+    told = {"renamed": synced.renamed, "made": synced.made, "completed": synced.completed}
+    for what, names in told.items():
         if names:
             print(f"{what} the run of {', '.join(names)}")
     if synced.sent:
         print(f"sent what was kept of {synced.sent} {'run' if synced.sent == 1 else 'runs'}")
-    if not (synced.made or synced.completed or synced.sent):
+    if not (any(told.values()) or synced.sent):
         print("every DVC experiment has its complete run")
 
 
 def prune_runs(yes: bool) -> None:
-    from pipeline.experiments import list_experiments
-    from pipeline.tracking.sync import delete_for_good, find_leftovers
+    from pipeline.experiments import files_of, list_experiments
+    from pipeline.tracking.prune import delete_for_good, find_leftovers
 
-    leftovers = find_leftovers(list_experiments())
+    leftovers = find_leftovers(list_experiments(), files_of)
     for leftover in leftovers:
         print(f"{leftover.run_id}  {leftover.name}  ({leftover.reason})")
     if not leftovers:

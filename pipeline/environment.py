@@ -7,6 +7,10 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipeline import paths
+
+WRITTEN_BY_DVC = (paths.PARAMS, paths.LOCK, paths.HISTORY, paths.METRICS, paths.PER_IMAGE)
+"""Tracked files that an experiment changes: its parameters, which are told elsewhere, and its results."""
 PACKAGES = ("torch", "numpy", "h5py", "safetensors", "mlflow", "dvc")
 
 
@@ -26,10 +30,11 @@ def describe_environment(device: str) -> dict[str, str]:
 
 
 def _dirty() -> str:
-    """Whether tracked files differ from the commit; empty where there is none."""
+    """Whether a person changed tracked files since the commit; empty where there is none."""
     if not git("rev-parse", "HEAD"):
         return ""
-    return "true" if git("status", "--porcelain", "--untracked-files=no") else "false"
+    others = [f":(exclude){path.as_posix()}" for path in WRITTEN_BY_DVC]
+    return "true" if git("status", "--porcelain", "--untracked-files=no", "--", ":/", *others) else "false"
 
 
 def git(*arguments: str) -> str:

@@ -60,7 +60,7 @@ def compare_with_store(inputs: ReportInputs, run: PipedRun) -> Experiments | Non
     """
     tracking = inputs.params["tracking"]
     try:
-        finished = run.finished_runs(tracking["experiment"], None)
+        finished = run.finished_runs(tracking["experiment"])
     except PipelineError as error:
         print(f"warning: the report leaves the other experiments out: {error}", file=sys.stderr)
         return None

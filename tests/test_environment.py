@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.environment import describe_environment
 
@@ -19,12 +20,25 @@ def test_without_a_repository_nothing_is_said_of_commits(tmp_path: Path, monkeyp
     assert not {"git_commit", "git_dirty"} & set(describe_environment("cpu"))
 
 
-def test_a_changed_tracked_file_makes_the_tree_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracked_file_that_a_person_changed_makes_the_tree_dirty_and_what_dvc_writes_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("code.py").write_text("1")
+    pipeline = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text(encoding="utf-8"))
+    outs = [
+        out for stage in pipeline["stages"].values() for kind in ("metrics", "plots") for out in stage.get(kind, [])
+    ]
+    written = ["params.yaml", "dvc.lock", *(name for out in outs for name in out if not out[name]["cache"])]
+    for name in ("code.py", "docs/params.yaml", *written):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("1")
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
-    for command in (["init", "-q"], ["add", "code.py"], [*identity, "commit", "-qm", "first"]):
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"]):
         subprocess.run(["git", *command], check=True)
+    assert describe_environment("cpu")["git_dirty"] == "false"
+    for name in written:
+        Path(name).write_text("2")
+    assert len(written) == 5
     assert describe_environment("cpu")["git_dirty"] == "false"
     Path("code.py").write_text("2")
     assert describe_environment("cpu")["git_dirty"] == "true"

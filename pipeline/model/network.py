@@ -106,15 +106,24 @@ class FilledConv2d(nn.Conv2d):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        more_in, more_out = -self.in_channels % 8, -self.out_channels % 8
-        if not features.is_cuda or not (more_in or more_out):
+        weight, bias = self.weight, self.bias
+        if features.is_cuda:
+            weight, bias = self.fill(weight), None if bias is None else self.fill(bias)
+        more = weight.shape[1] - self.in_channels
+        if not more and len(weight) == self.out_channels:
             return super().forward(features)
-        weight = pad(self.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
-        bias = None if self.bias is None else pad(self.bias, (0, more_out))
-        if more_in:
-            features = features.to(weight.dtype, memory_format=torch.channels_last)
-            features = pad(features, (0, 0, 0, 0, 0, more_in))
+        if more:
+            features = pad(features.to(weight.dtype, memory_format=torch.channels_last), (0, 0, 0, 0, 0, more))
         return self._conv_forward(features, weight, bias)[:, : self.out_channels]
+
+    @staticmethod
+    def fill(parameter: Tensor) -> Tensor:
+        """A weight or bias with all its channels; one that has them already stays as it is."""
+        missing = [-channels % 8 for channels in parameter.shape[:2]]
+        if not any(missing):
+            return parameter
+        sides = [0, 0] * (parameter.dim() - len(missing))
+        return pad(parameter, sides + [side for more in reversed(missing) for side in (0, more)])
 
 
 class ConvNorm(nn.Sequential):

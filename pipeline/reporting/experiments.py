@@ -12,14 +12,25 @@ import numpy as np
 import pandas as pd
 
 from pipeline.reporting.inputs import Experiments
+from pipeline.tracking import table
 
-UNCOMPARED = ("params.tracking.", "params.report.", "params.evaluate.examples", "params.evaluate.batch_size")
-"""Parameters that change no score."""
+UNCOMPARED = (
+    "params.tracking.",
+    "params.report.",
+    "params.train.device",
+    "params.train.devices",
+    "params.train.resident",
+    "params.evaluate.examples",
+    "params.evaluate.batch_size",
+    "params.evaluate.device",
+)
+"""Beginnings of parameters that change no score: what is shown and logged, and the hardware."""
 SEED = "params.seed"
 FAVOURITE = "params.loss.ssim_weight"
 """The parameter that this work is about: where several could be drawn, it comes first."""
-SCORES = {"val/rmse": "val_rmse", "test/full/rmse": "test_rmse", "test/full/delta1": "test_delta1"}
-FEWEST_FOR_MAP = 6
+SCORES = dict(zip(table.SCORES, ("val_rmse", "test_rmse", "test_delta1"), strict=True))
+"""MLflow's names -> those of the columns."""
+FEWEST_FOR_MAP = 4
 """Runs from which on two parameters are drawn against each other."""
 MOST_AXES = 5
 """Parameters that parallel coordinates show: more cannot be read on a phone."""
@@ -28,7 +39,7 @@ MOST_AXES = 5
 def gather(this: Mapping[str, object], finished: pd.DataFrame, group: str | None, as_of: str) -> Experiments | None:
     """This run and those to compare it with; None where there is nothing to compare.
 
-    this: a row of the table. finished: what `pipeline.tracking.compare.finished_runs` gives for all groups.
+    this: a row of the table. finished: the table of `pipeline.tracking.compare.finished_rows`.
     group: a name given to the runs of a sweep; with two others of it, only they are taken.
     """
     others = finished.rename(columns=SCORES).assign(is_this=False)
@@ -107,8 +118,12 @@ def axes_of_search(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_wide(values: pd.Series) -> bool:
-    """Whether a logarithmic axis shows the values better: rates and decays are tried over powers of ten."""
-    return bool(values.min() > 0 and values.max() / values.min() >= 20)
+    """Whether a logarithmic axis shows the values better: rates and decays are tried over powers of ten.
+
+    A weight drawn evenly from 0 to 1 may also span some, but most of its values do not crowd at the low end.
+    """
+    low, high = values.min(), values.max()
+    return bool(low > 0 and high / low >= 10 and values.median() - low < 0.25 * (high - low))
 
 
 def short(name: str) -> str:

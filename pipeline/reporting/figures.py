@@ -17,11 +17,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Polygon
-from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import ConvexHull
@@ -304,6 +306,30 @@ def best_epoch(history: pd.DataFrame) -> int | None:
 
 # Experiments
 
+
+@dataclass(frozen=True)
+class Score:
+    """How a score of the table of runs is shown."""
+
+    name: str
+    unit: int = 1
+    """what it is multiplied by"""
+    digits: int = 3
+    more_is_better: bool = False
+
+    def text(self, value: float) -> str:
+        return f"{self.unit * value:.{self.digits}f}"
+
+
+SCORES = {
+    "val_rmse": Score("Validation RMSE (m)"),
+    "test_rmse": Score("Test RMSE (m)"),
+    "test_delta1": Score("Test δ < 1.25 (%)", unit=100, digits=1, more_is_better=True),
+}
+EXPERIMENTS_PX = 340
+"""Height of the two charts that stand side by side for one parameter: lettering stands inside of them."""
+MOST_WRITTEN = 7
+"""Values along an axis that are all written beside it; of more, the ends."""
 SURFACE_CELLS = 80
 SURFACE_SMOOTHING = 0.02
 """Of the surface that is laid through the dots, for each of them: other parameters vary too, and so does chance."""
@@ -312,18 +338,20 @@ SURFACE_SMOOTHING = 0.02
 def parameter_line_figure(runs: pd.DataFrame, theme: Theme = LIGHT) -> Figure | None:
     """RMSE and δ1 over the one parameter that varies, all others as in this run; None if none varies so.
 
-    Where seeds differ: a dot each, the curve through their means, bars of one standard deviation.
+    Where seeds differ: a dot each, the curve through their means, bars of one standard deviation. A few test scores
+    are written out, the best of them bold.
     """
     found = experiments.line_through_this(runs)
     if found is None:
         return None
     name, members = found
-    figure, (rmse, delta) = _chart(theme, rows=2)
-    for axes, score, label, colour, style, marker, unit in (
-        (rmse, "test_rmse", "test", theme.accent, "-", "o", 1),
-        (rmse, "val_rmse", "validation", theme.second, "--", "s", 1),
-        (delta, "test_delta1", "test", theme.accent, "-", "o", 100),
+    figure, (rmse, delta) = _chart(theme, rows=2, height_px=EXPERIMENTS_PX)
+    for axes, score, label, colour, style, marker in (
+        (rmse, "val_rmse", "validation", theme.second, "--", "s"),
+        (rmse, "test_rmse", "test", theme.accent, "-", "o"),
+        (delta, "test_delta1", "test", theme.accent, "-", "o"),
     ):
+        unit = SCORES[score].unit
         points = experiments.by_value(members, score)
         if points.empty:
             continue
@@ -344,84 +372,117 @@ def parameter_line_figure(runs: pd.DataFrame, theme: Theme = LIGHT) -> Figure | 
         )
         this = members[members["is_this"]]
         axes.plot(this["value"], unit * this[score], "o", ms=10, mfc="none", mec=theme.ink, mew=1.4, clip_on=False)
+        if label == "test" and len(points) <= MOST_WRITTEN:
+            below = axes is rmse and members["val_rmse"].mean() > members["test_rmse"].mean()
+            _write_points(axes, points, SCORES[score], theme, below=below)
     _legend(rmse, theme)
     _label_y(rmse, "RMSE (m)", theme)
     _label_y(delta, "δ < 1.25, test (%)", theme)
     for axes in (rmse, delta):
-        axes.margins(y=0.16)
+        low, high = axes.dataLim.intervaly
+        room = (high - low) or 0.1
+        axes.set_ylim(low - 0.15 * room, high + 0.35 * room)
     if experiments.is_wide(members["value"]):
         delta.set_xscale("log")
-    values = np.unique(members["value"])
-    if len(values) <= 7:
-        delta.set_xticks(values, [f"{value:g}" for value in values])
-        delta.xaxis.set_minor_locator(NullLocator())
+    _mark_values(delta.xaxis, members["value"])
     delta.set_xlabel(experiments.short(name))
     return figure
 
 
+def _write_points(axes: Axes, points: pd.DataFrame, score: Score, theme: Theme, *, below: bool) -> None:
+    """The means beside their bars, on the side where no other curve is to be expected."""
+    best = points["mean"].max() if score.more_is_better else points["mean"].min()
+    for value, mean, spread in zip(points["value"], points["mean"], points["spread"].fillna(0.0), strict=True):
+        axes.annotate(
+            score.text(mean),
+            (value, score.unit * (mean - spread if below else mean + spread)),
+            xytext=(0, -6 if below else 6),
+            textcoords="offset points",
+            ha="center",
+            va="top" if below else "bottom",
+            size=_FONT_PT,
+            color=theme.ink if mean == best else theme.muted,
+            weight="bold" if mean == best else "normal",
+            path_effects=_halo(theme),
+        )
+
+
 def parallel_coordinates_figure(runs: pd.DataFrame, theme: Theme = LIGHT) -> Figure | None:
-    """A line a run through its parameters to its RMSE; None unless two or more numeric parameters vary."""
+    """A line a run through its parameters to its test scores, both with the better end on top.
+
+    None unless a numeric parameter varies and three runs have both scores.
+    """
     values = experiments.axes_of_search(runs)
-    score = experiments.score_of_search(runs)
-    known = runs[score].notna()
-    if values.shape[1] < 2 or known.sum() < 3:
+    known = runs[["test_rmse", "test_delta1"]].notna().all(axis=1)
+    if values.empty or known.sum() < 3:
         return None
-    values, rmse, is_this = values[known], runs.loc[known, score], runs.loc[known, "is_this"]
-    columns = [*(values[name] for name in values), rmse]
-    figure, (axes,) = _chart(theme)
+    runs, values = runs[known], values[known]
+    figure, (axes,) = _chart(theme, height_px=EXPERIMENTS_PX)
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
-    heights = np.column_stack([_share_of_axis(column) for column in columns])
-    colours = _search_colour_map(theme)(_share_of_axis(rmse))
-    for row in np.argsort(-rmse.to_numpy()):  # the best on top
+    scores = {name: SCORES[name] for name in ("test_rmse", "test_delta1")}
+    heights = np.column_stack(
+        [_share_of_axis(values[name]) for name in values] + [_goodness(runs[name], scores[name]) for name in scores]
+    )
+    colours = _search_colour_map(theme)(_share_of_axis(runs["test_rmse"]))
+    for row in np.argsort(-runs["test_rmse"].to_numpy()):  # the best on top
         axes.plot(heights[row], color=colours[row], linewidth=1.6, alpha=0.85)
-    if is_this.any():
-        axes.plot(heights[is_this.to_numpy()][0], "o-", color=theme.ink, linewidth=2.2, ms=5)
-    for place, column in enumerate(columns):
+    if runs["is_this"].any():
+        axes.plot(heights[runs["is_this"].to_numpy()][0], "o-", color=theme.ink, linewidth=2.2, ms=5)
+    for place, name in enumerate([*values, *scores]):
         axes.axvline(place, color=theme.muted, linewidth=0.8, zorder=0)
-        for height, end in ((-0.03, column.min()), (1.03, column.max())):
-            text = f"{end:.3f}" if place == len(columns) - 1 else f"{end:g}"
-            axes.text(
-                place,
-                height,
-                text,
-                ha="center",
-                va="top" if height < 0 else "bottom",
-                size=_FONT_PT,
-                color=theme.muted,
-            )
+        if name in scores:
+            _write_along(axes, place, heights[:, place], runs[name].map(scores[name].text), theme, most=2)
+        else:
+            _write_along(axes, place, heights[:, place], values[name].map("{:g}".format), theme, most=MOST_WRITTEN)
     # A section above its key: side by side, five full names would run into each other.
     names = [experiments.short(str(name)).replace(".", "\n").replace("_", " ") for name in values]
-    axes.set_xticks(range(len(columns)), [*names, _name_of_score(score).replace(" ", "\n", 1)])
+    axes.set_xticks(
+        range(heights.shape[1]), [*names, *(score.name.replace(" ", "\n", 1) for score in scores.values())]
+    )
     axes.tick_params(axis="x", pad=12)
     axes.set_yticks([])
-    axes.set_xlim(-0.25, len(columns) - 0.75)
+    axes.set_xlim(-0.25, heights.shape[1] - 0.75)
     axes.set_ylim(-0.02, 1.02)
     return figure
 
 
-def parameter_map_figure(runs: pd.DataFrame, theme: Theme = LIGHT) -> Figure | None:
-    """RMSE over the two parameters that matter most, a dot a run; contours where the runs cover an area.
+def _write_along(axes: Axes, place: int, heights: np.ndarray, texts: pd.Series, theme: Theme, *, most: int) -> None:
+    """The values at both ends of one of parallel axes, and all between them if there are no more than `most`."""
+    written = dict(sorted(zip(heights, texts, strict=True)))
+    low, *between, high = written if len(written) > 1 else 2 * list(written)
+    style: dict[str, Any] = {"size": _FONT_PT, "color": theme.muted}
+    axes.text(place, -0.03, written[low], ha="center", va="top", **style)
+    axes.text(place, 1.03, written[high], ha="center", va="bottom", **style)
+    for height in between if len(written) <= most else []:
+        axes.text(
+            place - 0.04, height, written[height], ha="right", va="center", path_effects=_halo(theme), **style
+        )
 
-    None for fewer than six runs, or fewer than two numeric parameters that vary.
+
+def parameter_map_figure(runs: pd.DataFrame, score: str, theme: Theme = LIGHT) -> Figure | None:
+    """A score over the two parameters that matter most, a dot a run; contours where the runs cover an area.
+
+    score: a key of `SCORES`. None for fewer than four runs, or fewer than two numeric parameters that vary.
     """
     values = experiments.axes_of_search(runs)
-    score = experiments.score_of_search(runs)
     known = runs[score].notna()
     if values.shape[1] < 2 or known.sum() < experiments.FEWEST_FOR_MAP:
         return None
+    shown = SCORES[score]
     first, second = values.columns[:2]
-    x, y, rmse = values.loc[known, first], values.loc[known, second], runs.loc[known, score]
+    x, y, z = values.loc[known, first], values.loc[known, second], shown.unit * runs.loc[known, score]
     figure, (axes,) = _chart(theme)
     axes.grid(visible=False)
     colours = _search_colour_map(theme)
-    low, high = float(rmse.min()), float(rmse.max())
+    colours = colours.reversed() if shown.more_is_better else colours
+    low, high = float(z.min()), float(z.max())
     shares = np.column_stack([_share_of_axis(x), _share_of_axis(y)])
     if high > low and experiments.fills_a_plane(*shares.T):
         surface = axes.contourf(
             _values_along(x),
             _values_along(y),
-            _surface(shares, rmse.to_numpy()).clip(low, high),
+            _surface(shares, z.to_numpy()).clip(low, high),
             levels=np.linspace(low, high, 9),
             cmap=colours,
             alpha=0.45,
@@ -429,7 +490,7 @@ def parameter_map_figure(runs: pd.DataFrame, theme: Theme = LIGHT) -> Figure | N
         outline = np.column_stack([x, y])[ConvexHull(shares).vertices]
         surface.set_clip_path(Polygon(outline, transform=axes.transData))  # outside of the dots it is a guess
     dots = axes.scatter(
-        x, y, c=rmse, cmap=colours, vmin=low, vmax=high, s=42, edgecolors=theme.surface, linewidths=0.8
+        x, y, c=z, cmap=colours, vmin=low, vmax=high, s=42, edgecolors=theme.surface, linewidths=0.8
     )
     this = runs.loc[known, "is_this"]
     axes.plot(x[this], y[this], "o", ms=12, mfc="none", mec=theme.ink, mew=1.6, linestyle="")
@@ -440,21 +501,32 @@ def parameter_map_figure(runs: pd.DataFrame, theme: Theme = LIGHT) -> Figure | N
         ends = float(values_of.min()), float(values_of.max())
         if experiments.is_wide(values_of):
             set_scale("log")
-            axis.set_minor_formatter(NullFormatter())
             room = (ends[1] / ends[0]) ** 0.07
             set_limits(ends[0] / room, ends[1] * room)
         else:
             room = 0.07 * (ends[1] - ends[0])
             set_limits(ends[0] - room, ends[1] + room)
+        _mark_values(axis, values_of)
     axes.set_xlabel(experiments.short(first))
     _label_y(axes, experiments.short(second), theme)
     bar = figure.colorbar(dots, ax=axes, fraction=0.04, pad=0.02, aspect=30)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=_FONT_PT, labelcolor=theme.muted, pad=3)
     # A label of its own kind would be given room for its length, beside the bar.
-    name = bar.ax.text(1.0, 1.03, _name_of_score(score), ha="right", va="bottom", color=theme.muted, size=_FONT_PT)
+    name = bar.ax.text(1.0, 1.03, shown.name, ha="right", va="bottom", color=theme.muted, size=_FONT_PT)
     name.set(transform=bar.ax.transAxes, in_layout=False)
     return figure
+
+
+def _mark_values(axis: Axis, values: pd.Series) -> None:
+    """Ticks at the values themselves where they are few, else at round ones."""
+    low, high = float(values.min()), float(values.max())
+    if values.nunique() <= MOST_WRITTEN:
+        axis.set_ticks(np.unique(values))
+    elif experiments.is_wide(values):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def _share_of_axis(values: pd.Series) -> np.ndarray:
@@ -462,6 +534,12 @@ def _share_of_axis(values: pd.Series) -> np.ndarray:
     numbers = np.log10(values) if experiments.is_wide(values) else values
     low, high = float(numbers.min()), float(numbers.max())
     return ((numbers - low) / (high - low) if high > low else numbers * 0 + 0.5).to_numpy()
+
+
+def _goodness(values: pd.Series, score: Score) -> np.ndarray:
+    """0 for the worst to 1 for the best."""
+    share = _share_of_axis(values)
+    return share if score.more_is_better else 1 - share
 
 
 def _values_along(values: pd.Series) -> np.ndarray:
@@ -483,10 +561,6 @@ def _search_colour_map(theme: Theme) -> Colormap:
     """The best runs stand out from the ground, dark on light and bright on dark; the worst still show."""
     whole = matplotlib.colormaps["viridis" if theme == LIGHT else "viridis_r"]
     return ListedColormap(whole(np.linspace(0.0, 0.88, 256)))
-
-
-def _name_of_score(score: str) -> str:
-    return {"val_rmse": "Validation RMSE (m)", "test_rmse": "Test RMSE (m)"}[score]
 
 
 # Predictions
@@ -609,7 +683,8 @@ def draw_charts(inputs: ReportInputs, theme: Theme = LIGHT) -> dict[str, bytes]:
         for name, drawn in (
             ("experiments_line", parameter_line_figure(runs, theme)),
             ("experiments_parallel", parallel_coordinates_figure(runs, theme)),
-            ("experiments_map", parameter_map_figure(runs, theme)),
+            ("experiments_map_rmse", parameter_map_figure(runs, "test_rmse", theme)),
+            ("experiments_map_delta1", parameter_map_figure(runs, "test_delta1", theme)),
         ):
             if drawn is not None:
                 figures[name] = drawn
@@ -709,6 +784,11 @@ def _line_of(history: pd.DataFrame) -> dict[str, Any]:
         "markersize": 3.5,
         "markevery": 1 if few else [len(history) - 1],
     }
+
+
+def _halo(theme: Theme) -> list[AbstractPathEffect]:
+    """Keeps lettering legible where a line passes behind it."""
+    return [withStroke(linewidth=2.5, foreground=theme.surface)]
 
 
 def _legend(axes: Axes, theme: Theme, columns: int = 2) -> None:

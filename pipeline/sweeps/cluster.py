@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +19,14 @@ from pipeline.tracking.compare import Result, Results
 from pipeline.tracking.sync import sync
 
 SETTINGS = ("MLFLOW_", "AWS_")
-"""Environment variables that travel with a trial: where MLflow is, and the keys to it and to the object store."""
+"""Environment variables that travel with a trial: where MLflow is, and the keys to it and to the object store.
+
+What `.dvc/config.local` holds stays: it may name files of this machine.
+"""
+
+
+def travelling_settings() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key.startswith(SETTINGS)}
 
 
 def shared_store() -> str:
@@ -60,7 +66,7 @@ class Cluster:
     def __init__(self, address: str, results: Results) -> None:
         """address: of the cluster's head, `HOST:6379`, or `auto` on a machine of it."""
         self._url, self._commit = shared_repository()
-        self._results = results
+        self.results = results
         self._tasks: dict[str, Any] = {}
         self._keys: dict[str, str] = {}
         self._output: dict[str, dict[str, Any]] = {}
@@ -91,9 +97,8 @@ class Cluster:
     def submit(self, name: str | None, overrides: Sequence[str]) -> list[str]:
         assert name is not None
         self._keys[name] = f"{name}-{uuid.uuid4().hex[:8]}"
-        settings = {key: value for key, value in os.environ.items() if key.startswith(SETTINGS)}
         self._tasks[name] = self._task.remote(
-            self._url, self._commit, self._keys[name], name, list(overrides), settings
+            self._url, self._commit, self._keys[name], name, list(overrides), travelling_settings()
         )
         return [name]
 
@@ -133,19 +138,15 @@ class Cluster:
 
     def find(self, name: str) -> Result | None:
         if name in self._adopted:
-            return self._results.find(name)
-        return self._results.find(name, self._keys[name]) if name in self._keys else None
-
-    def tag(self, name: str, tags: Mapping[str, str]) -> None:
-        if (found := self.find(name)) is not None:
-            self._results.tag(found.run_id, tags)
+            return self.results.find(name)
+        return self.results.find(name, self._keys[name]) if name in self._keys else None
 
     def complete(self, name: str) -> None:
-        """Bring the experiment here, if the clone could push it, and count its run as one of this repository.
+        """Bring the experiment, which its clone has pushed, here and count its run as one of this repository.
 
         A machine that took everything from its DVC cache made no run; it is made here from the experiment's files.
         """
-        if name in self._adopted or not self._output[name].get("pushed"):
+        if name in self._adopted:
             return
         if self._url != str(repository_root()) and name not in self._pulled:
             self._pulled.add(name)
@@ -155,24 +156,19 @@ class Cluster:
             return
         found = self.find(name)
         if found is not None:
-            self._results.adopt(found.run_id)
+            self.results.adopt(found.run_id)
         if found is None or not found.is_complete:
             sync(experiments, files_of)
         self._adopted.add(name)
 
     def _pull(self, name: str) -> None:
         remote = first_remote()
-        try:
-            dvc("config", "core.remote")
-            cache = []
-        except PipelineError:  # none, so the files stay in the cache of the machine that made them
-            cache = ["--no-cache"]
+        # Without DVC's remote the files stay in the cache of the machine that made them.
+        cache = [] if dvc("config", "core.remote").strip() else ["--no-cache"]
         try:
             dvc("exp", "pull", *cache, remote, name)
         except PipelineError as error:
             print(f"\nwarning: {error}; try `dvc exp pull {remote} {name}` later", file=sys.stderr)
 
     def explain(self, name: str) -> str:
-        lines = self._output.get(name, {}).get("output", "").strip().splitlines()
-        error = [line for line in lines if re.match(r"(error|ERROR)", line)] or lines[-1:]
-        return error[0] if error else "the machine said nothing"
+        return clone.error_line(self._output.get(name, {}).get("output", ""))

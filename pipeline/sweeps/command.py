@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 
 from pipeline.errors import PipelineError
-from pipeline.sweeps.space import SPACE, refuse_bad_name
+from pipeline.sweeps.space import SPACE, bare_key, refuse_bad_name
 
 DESCRIPTION = f"""\
 Run many experiments through DVC's queue, each with its own MLflow run; all share the tag `group`.
@@ -20,6 +20,11 @@ the validation RMSE of their epochs. The same --name goes on where an earlier ca
 {chr(10).join(f"  {key:<22} {values}" for key, values in SPACE.items())}
 while -S holds other parameters at one value.
 """
+
+NOT_SWEPT = {
+    "tracking.group": "a sweep sets tracking.group itself, by --name",
+    "tracking.experiment": "a sweep looks for its runs in the experiment that params.yaml names; change it there",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +61,8 @@ def sweep(
     for item in overrides:
         if "=" not in item:
             raise PipelineError(f"-S {item}: write KEY=VALUE")
-        if item.startswith("tracking."):
-            raise PipelineError(f"-S {item}: a sweep sets tracking.group itself, by --name")
+        if reason := NOT_SWEPT.get(bare_key(item)):
+            raise PipelineError(f"-S {item}: {reason}")
     if name:
         refuse_bad_name(name)
     if trials is None:
@@ -72,7 +77,7 @@ def sweep(
 
 def sweep_grid(overrides: Sequence[str], jobs: int, name: str | None) -> None:
     from pipeline.params import load_params
-    from pipeline.sweeps.grid import refuse_failures, run_grid, swept_keys, table
+    from pipeline.sweeps.grid import best_of, refuse_failures, run_grid, swept_keys, table
     from pipeline.sweeps.queue import Queue
     from pipeline.tracking.compare import Results
 
@@ -80,7 +85,9 @@ def sweep_grid(overrides: Sequence[str], jobs: int, name: str | None) -> None:
     group = name or "-".join(key.rpartition(".")[2].replace("_", "-") for key in keys)
     queue = Queue(jobs, Results(load_params().tracking.experiment))
     states = run_grid([*overrides, f"tracking.group={group}"], queue)
-    print(table(keys, {name: queue.find(name) for name in states}, states))
+    results = {name: queue.find(name) for name in states}
+    print(table(keys, results, states))
+    say_what_next(best_of(results))
     refuse_failures(states, queue)
 
 
@@ -100,5 +107,11 @@ def sweep_study(overrides: Sequence[str], trials: int, jobs: int, name: str, ray
         study = Study(name, SPACE, executor, fixed=overrides)
         study.run(trials, jobs)
     print(study.table())
-    if (best := study.best()) is not None:
-        print(f"best: {best}; `dvc exp apply {best}` brings it into the working copy")
+    say_what_next(study.best())
+
+
+def say_what_next(best: str | None) -> None:
+    """Every report of a sweep was drawn while others still trained, so none shows the whole of it."""
+    if best is not None:
+        print(f"best: {best}; `dvc exp apply {best}` brings it into the working copy, and then")
+        print("`dvc repro --single-item --force report` draws its report beside all the others")

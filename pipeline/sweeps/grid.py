@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.errors import PipelineError
 from pipeline.progress import progress_bar
 from pipeline.sweeps.queue import Queue, State
+from pipeline.sweeps.space import bare_key
 from pipeline.tracking.compare import Result
 
 POLL_S = 2.0
@@ -22,6 +23,11 @@ def run_grid(overrides: Sequence[str], queue: Queue) -> dict[str, State]:
     """
     states: dict[str, State] = {}
     names = queue.submit(None, overrides)
+    if not names:  # DVC says it in other words than it did
+        raise PipelineError(
+            "`dvc exp run --queue` did not say which experiments it queued; `dvc queue status` lists them, "
+            "`dvc queue remove --queued` takes them out"
+        )
     missing = dict.fromkeys(names, 0)
     try:
         with progress_bar(len(names), "sweep", "experiment") as progress:
@@ -48,9 +54,20 @@ def run_grid(overrides: Sequence[str], queue: Queue) -> dict[str, State]:
 
 def swept_keys(overrides: Sequence[str]) -> list[str]:
     """The parameters that have several values in a grid, in its order; all of them if none has."""
-    pairs = [item.partition("=")[::2] for item in overrides if not item.startswith("tracking.group=")]
+    pairs = [item.partition("=")[::2] for item in overrides if bare_key(item) != "tracking.group"]
     several = [pair for pair in pairs if "," in pair[1]]  # a,b and choice(a,b) and range(a,b)
-    return [key.rpartition(":")[2].lstrip("+~") for key, _ in several or pairs]
+    return [bare_key(key) for key, _ in several or pairs]
+
+
+def best_of(results: Mapping[str, Result | None]) -> str | None:
+    """The experiment of the lowest validation error; of the test where there are no validation frames."""
+    errors = {
+        name: result.metrics.get("test/full/rmse") if result.best is None else result.best
+        for name, result in results.items()
+        if result is not None
+    }
+    known = {name: error for name, error in errors.items() if error is not None}
+    return min(known, key=known.__getitem__) if known else None
 
 
 def table(keys: Sequence[str], results: dict[str, Result | None], states: dict[str, State]) -> str:

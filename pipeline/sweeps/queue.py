@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Queue:
 
     def __init__(self, jobs: int, results: Results) -> None:
         self._jobs = jobs
-        self._results = results
+        self.results = results
         self._started = -WORKERS_PACE_S
 
     def submit(self, name: str | None, overrides: Sequence[str]) -> list[str]:
@@ -75,12 +75,7 @@ class Queue:
 
     def find(self, name: str) -> Result | None:
         """The run of an experiment, from when its first stage has begun."""
-        return self._results.find(name)
-
-    def tag(self, name: str, tags: Mapping[str, str]) -> None:
-        """Set tags of its run."""
-        if (found := self.find(name)) is not None:
-            self._results.tag(found.run_id, tags)
+        return self.results.find(name)
 
     def complete(self, name: str) -> None:
         """Make or complete the run of an experiment that DVC restored from its cache, in whole or at its end."""
@@ -117,9 +112,9 @@ def start_workers(jobs: int) -> None:
         raise PipelineError(f"`dvc queue start` ended with status {status}")
 
 
-def dvc(*arguments: str, where: Path | None = None) -> str:
+def dvc(*arguments: str) -> str:
     """What a dvc command prints. Raises `PipelineError` with its last line if it fails."""
-    with _dvc_process(*arguments, where=where, stdout=subprocess.PIPE) as process:
+    with _dvc_process(*arguments, stdout=subprocess.PIPE) as process:
         status, printed = _ended(process)
     if status:
         lines = [line for line in printed.splitlines() if line.startswith("ERROR")] or printed.splitlines()[-1:]
@@ -127,12 +122,12 @@ def dvc(*arguments: str, where: Path | None = None) -> str:
     return printed
 
 
-def _dvc_process(*arguments: str, where: Path | None = None, **options: Any) -> subprocess.Popen[str]:
+def _dvc_process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     # DVC starts workers as `dvc` and stages as `python`: both must be those of this environment.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return subprocess.Popen(
         [sys.executable, "-m", "dvc", *arguments],
-        cwd=where or repository_root(),
+        cwd=repository_root(),
         env=os.environ | {"PATH": path},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,

@@ -1,4 +1,7 @@
-"""What `depth sweep --trials` searches. The only place that says so; `--help` prints it from here."""
+"""What `depth sweep --trials` searches. The only place that says so; `--help` prints it from here.
+
+Beside it, how names and overrides of a sweep are written.
+"""
 
 from __future__ import annotations
 
@@ -43,3 +46,8 @@ def refuse_bad_name(name: str) -> None:
     """Experiments and runs bear the name of their sweep, and YAML must read it as text."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
         raise PipelineError(f"the name {name!r} must begin with a letter and hold letters, digits, - and _ only")
+
+
+def bare_key(override: str) -> str:
+    """The parameter that an override is about: `loss.ssim_weight` of `+loss.ssim_weight=0.5`."""
+    return override.partition("=")[0].rpartition(":")[2].lstrip("+~")

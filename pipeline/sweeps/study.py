@@ -24,7 +24,7 @@ from pipeline.progress import progress_bar
 from pipeline.sweeps.grid import PATIENCE, POLL_S, aligned, number
 from pipeline.sweeps.queue import State
 from pipeline.sweeps.space import Range, Space, refuse_bad_name
-from pipeline.tracking.compare import Result
+from pipeline.tracking.compare import Result, Results
 
 ATTEMPTS = 3
 """How often the same values are tried when the machine fails, not the training."""
@@ -35,12 +35,13 @@ INTERRUPTED = "interrupted"
 class Executor(Protocol):
     """Where trials work: DVC's queue or a cluster."""
 
+    results: Results
+
     def submit(self, name: str | None, overrides: Sequence[str]) -> list[str]: ...
     def states(self) -> Mapping[str, State]: ...
     def kill(self, name: str) -> bool: ...
     def stop(self, names: Collection[str]) -> None: ...
     def find(self, name: str) -> Result | None: ...
-    def tag(self, name: str, tags: Mapping[str, str]) -> None: ...
     def complete(self, name: str) -> None: ...
     def explain(self, name: str) -> str: ...
 
@@ -149,7 +150,7 @@ class Study:
                 self._executor.kill(name)
                 self._repeat(name, attempts=1)
             elif result is not None and self._is_hopeless(trial, result) and self._executor.kill(name):
-                self._executor.tag(name, {"pruned": "true"})
+                self._executor.results.tag(result.run_id, {"pruned": "true"})
                 self._study.tell(trial, state=TrialState.PRUNED)
                 del self._active[name]
 

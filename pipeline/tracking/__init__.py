@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,15 +34,18 @@ def stage_run(stage: str, params: Mapping[str, Any], resume: str | None = None) 
     params: the nested content of params.yaml. resume: id of the run whose training was interrupted and is gone on
     with: an execution that has no run yet goes on in that one if its parameters are the same, else the new run is
     tagged `resumed_from`. What DVC took from its cache instead of executing is added before, and what the stage
-    leaves, also when it fails, after. Raises `PipelineError` if the store cannot be opened.
+    wrote, also before it failed, after. Raises `PipelineError` if the store cannot be opened.
 
     A program that calls `start_sender` before its other imports does not wait for MLflow's here.
     """
-    from pipeline.tracking.records import record_executed, record_reused
+    from pipeline.tracking.records import record_executed, record_failed, record_reused
 
+    began_s = time.time()
     with take_sender().open(stage, params, resume) as run:
         record_reused(run, before=stage)
         try:
             yield run
-        finally:
-            record_executed(run, stage)
+        except BaseException:
+            record_failed(run, stage, began_s)
+            raise
+        record_executed(run, stage)

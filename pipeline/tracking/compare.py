@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow.entities import Run as StoredRun
 
 from pipeline.tracking.records import STAGES
 from pipeline.tracking.run import stage_tag
 from pipeline.tracking.store import experiment_id, open_store, replaced_runs, search_runs, told
-from pipeline.tracking.table import OBJECTIVE, SCORES, table_of
+from pipeline.tracking.table import JUDGED_BY, OBJECTIVE, SCORES
 from pipeline.tracking.tags import repository_mark
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -60,11 +57,13 @@ class Results:
 
         Others that share the store may have experiments of the same name.
         """
-        where = f"tags.`dvc.experiment` = '{experiment}' AND tags.repository "
         with told():
-            found = search_runs(
-                self._client, self._number, where + (f"LIKE '%/{clone}'" if clone else f"= '{repository_mark()}'")
-            )
+            found = [
+                run
+                for run in search_runs(self._client, self._number, f"tags.`dvc.experiment` = '{experiment}'")
+                # Not by MLflow's filter, to which a quote or _ in the folder's name would say something.
+                if _is_of(run.data.tags.get("repository", ""), clone)
+            ]
             if not found:
                 return None
             return self._result(max(found, key=lambda run: run.info.start_time))
@@ -91,16 +90,16 @@ class Results:
         self.tag(run_id, {"repository": repository_mark()})
 
 
-def finished_runs(experiment: str, group: str | None) -> pd.DataFrame:
-    """The table of the finished runs of the MLflow experiment, of one group or of all, the newest first.
+def _is_of(repository: str, clone: str | None) -> bool:
+    return repository == repository_mark() if clone is None else repository.endswith(f"/{clone}")
 
-    Runs that a later attempt replaced are left out. Raises `PipelineError` if the store does not answer.
+
+def finished_rows(experiment: str) -> list[dict[str, Any]]:
+    """The finished runs of the MLflow experiment as rows for `table_of`, the newest first.
+
+    Left out are runs that a later attempt replaced, and those of executions that did not come to the evaluation: a
+    run is FINISHED if every stage is that was executed. Raises `PipelineError` if the store does not answer.
     """
-    return table_of(finished_rows(experiment, group))
-
-
-def finished_rows(experiment: str, group: str | None) -> list[dict[str, Any]]:
-    """The rows of that table."""
     client = open_store()
     rows = []
     with told():
@@ -109,7 +108,7 @@ def finished_rows(experiment: str, group: str | None) -> list[dict[str, Any]]:
         replaced = replaced_runs(runs)
         for run in runs:
             tags, scores = run.data.tags, {name: run.data.metrics.get(name) for name in SCORES}
-            if run.info.run_id in replaced or (group is not None and tags.get("group") != group):
+            if run.info.run_id in replaced or scores[JUDGED_BY] is None:
                 continue
             if scores[OBJECTIVE] is not None:
                 history = client.get_metric_history(run.info.run_id, OBJECTIVE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from pipeline.tracking.execution import Execution, current_execution, has_ended,
 from pipeline.tracking.kept import kept_runs, kept_tags, outbox_folder, warn
 from pipeline.tracking.outbox import Outbox, deliver_kept, is_refusal
 from pipeline.tracking.run import Run, StageRun
-from pipeline.tracking.store import experiment_id, open_store, search_runs, store_uri, told
+from pipeline.tracking.store import experiment_id, new_client, open_store, search_runs, told
 from pipeline.tracking.tags import digest, execution_tags, group_tags, run_name
 
 LONGEST_PARAMETER = 6000
@@ -43,8 +44,9 @@ class Origin:
     def write(self, key: str) -> None:
         folder = _origins_folder()
         for path in folder.glob("*.json"):
-            if has_ended(read_json(path)["command"]):
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another start was faster
+                if has_ended(read_json(path)["command"]):
+                    path.unlink()
         write_json(folder / f"{digest(key)}.json", asdict(self))
 
     @classmethod
@@ -91,7 +93,7 @@ def open_run(
         if origin is None:
             raise
         warn(f"{error}; going on, and keeping what run {origin.run_id} is told")
-        client, tags = mlflow.MlflowClient(tracking_uri=store_uri(), registry_uri=store_uri()), {}
+        client, tags = new_client(), {}
     folder = outbox_folder() / origin.run_id
     outbox = Outbox(client, origin.run_id, folder, settled)
     run = StageRun(outbox, origin.run_id, tags | kept_tags(folder), opening.stage, origin.began_ms)
@@ -99,6 +101,17 @@ def open_run(
         run.log_params(flatten(opening.params))
         run.log_file(paths.PARAMS)
     return run
+
+
+def close_unopened(execution: Execution, stage: str) -> None:
+    """Close the run of an execution as FAILED: `stage`, its next one, has ended before it could open the run.
+
+    For want of a module, say, or because of a parameter. The stages before it had ended well, and said so.
+    """
+    if (origin := Origin.read(execution.key)) is not None:
+        run = go_on(new_client(), origin.run_id, {})
+        run.set_tags({"error": f"stage {stage} ended before it began to work; its output says why"})
+        run.close("FAILED")
 
 
 def go_on(client: mlflow.MlflowClient, run_id: str, tags: Mapping[str, str]) -> Run:
@@ -140,12 +153,16 @@ def _find_or_create(
 
 def _goes_on(run: StoredRun, experiment: str, params: Mapping[str, Any]) -> bool:
     """Whether an interrupted run can be gone on with as if it had not been interrupted."""
-    expected = {key: str(value)[:LONGEST_PARAMETER] for key, value in flatten(params).items()}
     return bool(
         run.info.status != "RUNNING"  # by somebody else, then
         and run.info.experiment_id == experiment
-        and run.data.params == expected
+        and run.data.params == logged_params(params)
     )
+
+
+def logged_params(params: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters as MLflow has them when they have been logged."""
+    return {key: str(value)[:LONGEST_PARAMETER] for key, value in flatten(params).items()}
 
 
 def _restart(
@@ -199,9 +216,9 @@ def close_abandoned(client: mlflow.MlflowClient, experiment: str) -> None:
         if not has_ended(owner) or _is_being_sent(run):
             continue
         # It may have ended in good order, or gone on in its next stage, since the search.
-        now = client.get_run(run.info.run_id)
+        now = _find(client, run.info.run_id)
         unsent = run.info.run_id in kept_runs(outbox_folder())
-        if now.info.status == "RUNNING" and now.data.tags.get("owner") == owner and not unsent:
+        if now is not None and now.info.status == "RUNNING" and now.data.tags.get("owner") == owner and not unsent:
             stage = now.data.tags.get("stage", "?")
             client.set_tag(run.info.run_id, "error", silent_end(stage, "kill -9, power cut"))
             client.set_terminated(run.info.run_id, "KILLED")

@@ -63,7 +63,7 @@ class Outbox:
         self._kept = Kept(folder, shown_uri(client.tracking_uri), run_id)
         self._reason = ""
         self._retry_at = 0.0
-        self._warned = False
+        self._warned: set[str] = set()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="outbox", daemon=True)
         self._thread.start()
@@ -101,7 +101,8 @@ class Outbox:
                 self._closing.wait(PACE_S)
             if self._kept and time.monotonic() >= self._retry_at:
                 self._resend()
-        except BaseException as error:  # told by `close`, in the thread that can be heard
+        except BaseException as error:  # raised by `close`, in the thread that can be heard, hours later perhaps
+            warn(f"what run {self._run_id} is told from here on is lost: {first_line(error)}")
             self._failure = error
 
     def _take(self) -> list[tuple[int, Entry] | None]:
@@ -120,15 +121,14 @@ class Outbox:
     def _send(self, entry: Entry) -> bool:
         """Whether the entry is done with: sent, or refused for good."""
         try:
-            send(self._client, self._run_id, entry)
+            refused = send_accepted(self._client, self._run_id, entry)
         except Exception as error:
-            if not is_refusal(error):
-                self._retry_at = time.monotonic() + RETRY_S
-                self._reason = first_line(error)
-                return False
-            if not self._warned:
-                warn(f"MLflow refused {entry['call']} of run {self._run_id}: {error}")
-                self._warned = True
+            self._retry_at = time.monotonic() + RETRY_S
+            self._reason = first_line(error)
+            return False
+        for what in refused.keys() - self._warned:
+            warn(f"MLflow refused {what} of run {self._run_id}: {refused[what]}")
+        self._warned |= refused.keys()
         return True
 
     def _resend(self) -> None:
@@ -175,12 +175,44 @@ def send_kept(client: mlflow.MlflowClient, run_id: str, folder: Path) -> int:
     entries = kept_entries(folder)
     for position, path in enumerate(entries):
         try:
-            send(client, run_id, read_json(path))
-        except Exception as error:
-            if not is_refusal(error):
-                return len(entries) - position
+            refused = send_accepted(client, run_id, read_json(path))
+        except Exception:
+            return len(entries) - position
+        for what, why in refused.items():
+            warn(f"MLflow refused {what} of run {run_id}: {why}")
         path.unlink()
     return 0
+
+
+def send_accepted(client: mlflow.MlflowClient, run_id: str, entry: Entry) -> dict[str, str]:
+    """Send the entry, or as much of it as MLflow accepts; return what it refuses for good, and why.
+
+    Raises whatever else the client raises; nothing is known then.
+    """
+    try:
+        send(client, run_id, entry)
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        if not is_there(client, run_id):
+            return {"everything": first_line(error)}
+        key = next((key for key in ("points", "pairs") if key in entry), None)
+        if key is None or len(entry[key]) < 2:
+            return {f"{entry['call']} {entry[key][0][0] if key else entry.get('path', '')}": first_line(error)}
+        middle = len(entry[key]) // 2
+        halves = entry | {key: entry[key][:middle]}, entry | {key: entry[key][middle:]}
+        return send_accepted(client, run_id, halves[0]) | send_accepted(client, run_id, halves[1])
+    return {}
+
+
+def is_there(client: mlflow.MlflowClient, run_id: str) -> bool:
+    """Whether the run takes calls. Of one that was deleted all are refused."""
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except Exception as error:
+        if is_refusal(error):
+            return False
+        raise
 
 
 def send(client: mlflow.MlflowClient, run_id: str, entry: Entry) -> None:

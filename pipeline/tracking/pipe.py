@@ -12,10 +12,12 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, signals_postponed
+from pipeline.tracking.execution import current_execution
 from pipeline.tracking.kept import Entry, Kept, outbox_folder, warn
 from pipeline.tracking.run import StageRun, error_tag, now_ms, status_of
 from pipeline.tracking.table import table_of
@@ -43,9 +45,11 @@ class Sender:
         """Start the process. It needs seconds to be ready, during which the stage may do something else."""
         # The code that the stage itself runs, wherever it works: DVC runs experiments in copies.
         path = os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH")]))
+        # Told from here, since the stage may have ended before the process could look for itself.
+        stage = [str(os.getpid()), json.dumps(asdict(current_execution(os.getpid())))]
         with _signals_blocked():
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipeline.tracking.sender", str(os.getpid())],
+                [sys.executable, "-P", "-m", "pipeline.tracking.sender", *stage],
                 env=os.environ | {"PYTHONPATH": path},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -104,10 +108,14 @@ class Sender:
         return answer
 
     def close(self) -> None:
-        """Wait until everything is sent or kept and the process has ended. Raises `OSError` if it cannot be."""
+        """Wait until everything is sent or kept and the process has ended. Raises `OSError` if it cannot be.
+
+        After the last stage it goes on by itself: it has to wait for what DVC notes when the stage has ended.
+        """
+        goes_on = False
         with signals_postponed():
             try:
-                self.ask({"call": "close"})
+                goes_on = self.ask({"call": "close"})["goes_on"]
             except SenderEnded:
                 pass  # what it has not settled is kept below
             except OSError as error:
@@ -118,7 +126,8 @@ class Sender:
                 self._keep_unsettled()
             except OSError as error:
                 self._failure = error
-            self._process.wait()
+            if not goes_on:
+                self._process.wait()
             if self._kept is not None:
                 self._kept.release()
         if self._failure is not None:
@@ -151,6 +160,8 @@ class Sender:
             try:
                 self._tell(entry)
             except Exception as error:  # raised by `close`; what comes next may still be sent or kept
+                if self._failure is None:
+                    warn(f"something that run {self._run_id} is told is lost: {error}")
                 self._failure = error
 
     def _tell(self, entry: Entry) -> None:
@@ -188,9 +199,9 @@ class PipedRun(StageRun):
         super().__init__(sender, run_id, tags, stage, began_ms)
         self.sender = sender
 
-    def finished_runs(self, experiment: str, group: str | None) -> pd.DataFrame:
-        """The table of `compare.finished_runs`. Raises `PipelineError` if the store does not answer."""
-        found = self.sender.ask({"call": "finished_runs", "experiment": experiment, "group": group})
+    def finished_runs(self, experiment: str) -> pd.DataFrame:
+        """The table of `compare.finished_rows`. Raises `PipelineError` if the store does not answer."""
+        found = self.sender.ask({"call": "finished_runs", "experiment": experiment})
         return table_of(found["rows"])
 
 
@@ -206,7 +217,9 @@ def start_sender() -> None:
 def dismiss_sender() -> None:
     """End a process that was started and is not needed after all: another process will do the stage's work."""
     if _started is not None:
-        take_sender().dismiss()
+        sender = take_sender()
+        sender.put({"call": "close"})  # else it would take the stage for dead
+        sender.dismiss()
 
 
 def take_sender() -> Sender:

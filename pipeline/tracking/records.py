@@ -5,23 +5,28 @@ A stage that was executed and one whose results are reused, now or in a later `d
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from pipeline import paths
 from pipeline.files import read_json
-from pipeline.tracking.run import Run, stage_tag
+from pipeline.tracking.run import Run, hash_tag, stage_tag
 from pipeline.training.history import Epoch
 
 Files = Callable[[Path], Path | None]
 """Where a file of the pipeline lies, in the working copy or copied from a DVC experiment; None if it is absent."""
 
 STAGES = ("fetch", "preprocess", "train", "evaluate", "report")
+
+MTIME_S = 0.05
+"""The file system's clock ticks behind the other by so much at most."""
 
 ARTIFACTS: dict[str, tuple[tuple[Path, str | None], ...]] = {
     "fetch": (),
@@ -32,7 +37,7 @@ ARTIFACTS: dict[str, tuple[tuple[Path, str | None], ...]] = {
         (paths.HISTORY, None),
     ),
     "evaluate": ((paths.METRICS, None), (paths.PER_IMAGE, None)),
-    "report": ((paths.REPORT, None), (paths.LOCK, None)),
+    "report": ((paths.REPORT, None),),
 }
 
 
@@ -41,13 +46,28 @@ def working_copy(path: Path) -> Path | None:
 
 
 def record_executed(run: Run, stage: str) -> None:
-    """What a stage left, also if it failed: artifacts, data sets, test metrics. Training logs its own metrics."""
+    """What a stage wrote: artifacts, data sets, test metrics. Training logs its own metrics."""
     _record_files(run, stage, working_copy)
 
 
+def record_failed(run: Run, stage: str, since_s: float) -> None:
+    """What a stage wrote before it failed; what lies there from before `since_s`, when it began, is another's."""
+
+    def written(path: Path) -> Path | None:
+        return path if path.is_file() and path.stat().st_mtime >= since_s - MTIME_S else None
+
+    with contextlib.suppress(Exception):  # the error to be told is that of the stage
+        _record_files(run, stage, written)
+
+
 def record_reused(run: Run, before: str | None = None, files: Files = working_copy) -> None:
-    """Add what the run lacks of the stages before `before` (of all, if None): DVC took them from its cache."""
-    stages = STAGES[: STAGES.index(before)] if before else STAGES
+    """Add what the run lacks of the stages before `before` (of all, if None): DVC took them from its cache.
+
+    Of all stages dvc.lock is told, too. It must be what DVC wrote after the last one.
+    """
+    entries = _entries(files)
+    outdated = _outdated(entries)
+    stages = [stage for stage in STAGES[: STAGES.index(before) if before else None] if stage not in outdated]
     for stage in stages:
         if stage_tag(stage) in run.tags:
             continue
@@ -55,7 +75,15 @@ def record_reused(run: Run, before: str | None = None, files: Files = working_co
             _record_training(run, files)
         _record_files(run, stage, files)
         run.set_tags({stage_tag(stage): "reused"})
-    _record_hashes(run, stages, files)
+    _record_hashes(run, stages, entries)
+    if before is None and (lock := files(paths.LOCK)) is not None:
+        run.log_file(lock)
+
+
+def record_lock(run: Run, lock: Path) -> None:
+    """dvc.lock as DVC left it after the last stage, and its hashes."""
+    _record_hashes(run, STAGES, _entries(lambda _: lock))
+    run.log_file(lock)
 
 
 def _record_files(run: Run, stage: str, files: Files) -> None:
@@ -112,14 +140,40 @@ def _record_scores(run: Run, files: Files) -> None:
     )
 
 
-def _record_hashes(run: Run, stages: Sequence[str], files: Files) -> None:
+def stage_hashes(files: Files) -> dict[str, str]:
     """One hash for each stage's command, code, parameters, inputs and outputs as dvc.lock has them."""
-    if (found := files(paths.LOCK)) is None:
-        return
-    locked = (yaml.safe_load(found.read_text(encoding="utf-8")) or {}).get("stages", {})
-    hashes = {
-        stage: hashlib.sha256(json.dumps(locked[stage], sort_keys=True).encode()).hexdigest()
-        for stage in stages
-        if stage in locked
+    return _hashes(_entries(files))
+
+
+def _record_hashes(run: Run, stages: Sequence[str], entries: dict[str, Any]) -> None:
+    run.set_tags({hash_tag(stage): value for stage, value in _hashes(entries).items() if stage in stages})
+
+
+def _hashes(entries: dict[str, Any]) -> dict[str, str]:
+    return {
+        stage: hashlib.sha256(json.dumps(entries[stage], sort_keys=True).encode()).hexdigest()
+        for stage in STAGES
+        if stage in entries
     }
-    run.set_tags({f"{stage_tag(stage)}.hash": digest for stage, digest in hashes.items()})
+
+
+def _outdated(entries: dict[str, Any]) -> set[str]:
+    """Stages whose entry has other inputs than the stages before made: only those were executed since.
+
+    What such a stage left belongs to an earlier experiment.
+    """
+    outdated: set[str] = set()
+    made = {out["path"]: (stage, out.get("md5")) for stage in entries for out in entries[stage].get("outs", ())}
+    for stage in STAGES:
+        for dep in entries.get(stage, {}).get("deps", ()):
+            maker, content = made.get(dep["path"], ("", dep.get("md5")))
+            if maker in outdated or content != dep.get("md5"):
+                outdated.add(stage)
+    return outdated
+
+
+def _entries(files: Files) -> dict[str, Any]:
+    """What dvc.lock notes of each stage."""
+    if (found := files(paths.LOCK)) is None:
+        return {}
+    return dict((yaml.safe_load(found.read_text(encoding="utf-8")) or {}).get("stages", {}))

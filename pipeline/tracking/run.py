@@ -132,5 +132,10 @@ def stage_tag(stage: str) -> str:
     return f"stage.{stage}"
 
 
+def hash_tag(stage: str) -> str:
+    """The tag that holds the hash of a stage's entry in dvc.lock."""
+    return f"{stage_tag(stage)}.hash"
+
+
 def now_ms() -> int:
     return time.time_ns() // 1_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,13 +21,21 @@ from pipeline.paths import STATE, repository_root
 
 ANSWER_S = 10.0
 """How long a server may take to answer at all."""
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+"""Of databases whose address does not name it."""
 PAGE = 1000
 """The most runs that one search returns."""
 
 
 def store_uri() -> str:
-    """`MLFLOW_TRACKING_URI` if set, else the SQLite file at the repository's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository_root() / 'mlflow.db'}"
+    """`MLFLOW_TRACKING_URI` if set, else the SQLite file at the repository's root.
+
+    The path of an SQLite file counts from there, too: in a copy that DVC deletes it would be lost.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if not uri.startswith("sqlite:///"):
+        return uri
+    return f"sqlite:///{repository_root() / uri.removeprefix('sqlite:///')}"
 
 
 def shown_uri(uri: str | None = None) -> str:
@@ -38,7 +47,7 @@ def shown_uri(uri: str | None = None) -> str:
         return uri
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What went wrong; SQLAlchemy adds the statement and a link below."""
     return str(error).partition("\n")[0] or type(error).__name__
 
@@ -59,22 +68,40 @@ def open_store() -> mlflow.MlflowClient:
     """
     uri = store_uri()
     try:
-        if uri.startswith("http"):
-            # Any answer will do: a server that wants a password is one that is there.
-            requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_S)
-        with first_use_lock(uri):
-            # The registry would otherwise be sought by MLflow's own rules, in the working directory.
-            client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-            client.search_experiments(max_results=1)
-        return client
-    except requests.RequestException as error:
+        _knock(uri)
+    except OSError as error:  # those of requests are, too
         raise PipelineError(
             f"the MLflow store {shown_uri()} cannot be opened: "
             f"the server does not answer ({type(error).__name__}); "
             "start it, or unset MLFLOW_TRACKING_URI to use mlflow.db here"
         ) from error
+    try:
+        with first_use_lock(uri):
+            client = new_client()
+            client.search_experiments(max_results=1)
+        return client
     except (MlflowException, SQLAlchemyError) as error:
         raise PipelineError(f"the MLflow store {shown_uri()} cannot be opened: {first_line(error)}") from error
+
+
+def _knock(uri: str) -> None:
+    """Fail soon where a server does not answer: MLflow itself tries again for minutes."""
+    if uri.startswith("http"):
+        # Its database must answer this, too. Any answer will do: one that wants a password is there.
+        search = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search"
+        requests.get(search, params={"max_results": 1}, timeout=ANSWER_S)
+        return
+    with contextlib.suppress(ArgumentError):
+        url = make_url(uri)
+        port = url.port or PORTS.get(url.get_backend_name())
+        if url.host and port:
+            socket.create_connection((url.host, port), timeout=ANSWER_S).close()
+
+
+def new_client() -> mlflow.MlflowClient:
+    """A client of the store, which may turn out not to be there."""
+    # The registry would otherwise be sought by MLflow's own rules, in the working directory.
+    return mlflow.MlflowClient(tracking_uri=store_uri(), registry_uri=store_uri())
 
 
 def experiment_id(client: mlflow.MlflowClient, name: str) -> str:

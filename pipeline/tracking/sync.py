@@ -1,41 +1,39 @@
-"""Runs and DVC experiments brought to the same set: missing runs made from files, runs of removed ones deleted."""
+"""Runs brought to the same set as DVC experiments: renamed as they were, missing ones made from files."""
 
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import mlflow
 import yaml
 from mlflow.entities import Run as StoredRun
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pipeline import paths
 from pipeline.errors import PipelineError
-from pipeline.experiments import Experiment
+from pipeline.experiments import Experiment, list_experiments
 from pipeline.files import locked
 from pipeline.params import flatten, load_params
 from pipeline.progress import progress_bar
-from pipeline.tracking.execution import Execution
+from pipeline.tracking.execution import Execution, is_alive
 from pipeline.tracking.kept import outbox_folder
-from pipeline.tracking.opening import go_on
+from pipeline.tracking.opening import go_on, logged_params
 from pipeline.tracking.outbox import deliver_kept
-from pipeline.tracking.records import STAGES, Files, record_reused
-from pipeline.tracking.run import stage_tag
-from pipeline.tracking.store import experiment_id, open_store, replaced_runs, search_runs, store_uri, told
+from pipeline.tracking.records import STAGES, Files, record_reused, stage_hashes
+from pipeline.tracking.run import hash_tag, stage_tag
+from pipeline.tracking.store import experiment_id, open_store, search_runs, told
 from pipeline.tracking.tags import group_tags, origin_tags, repository_mark
 
-SETTLING_S = 600.0
-"""A run whose experiment is not listed is left alone for so long: DVC saves the experiment after its last stage."""
+FilesOf = Callable[[Experiment], AbstractContextManager[Files]]
 
 
 @dataclass(frozen=True)
 class Synced:
+    renamed: list[str]
+    """experiments whose run had the name that they bore before"""
     made: list[str]
     """experiments that had no run"""
     completed: list[str]
@@ -44,23 +42,24 @@ class Synced:
     """runs whose calls had been kept while the store could not be reached"""
 
 
-def sync(
-    experiments: Sequence[Experiment], files_of: Callable[[Experiment], AbstractContextManager[Files]]
-) -> Synced:
+def sync(experiments: Sequence[Experiment], files_of: FilesOf) -> Synced:
     """Give each DVC experiment its one complete run, from the files that it consists of."""
     with locked(outbox_folder().with_name("sync.lock")), told():
         return _sync(open_store(), experiments, files_of)
 
 
-def _sync(
-    client: mlflow.MlflowClient,
-    experiments: Sequence[Experiment],
-    files_of: Callable[[Experiment], AbstractContextManager[Files]],
-) -> Synced:
+def _sync(client: mlflow.MlflowClient, experiments: Sequence[Experiment], files_of: FilesOf) -> Synced:
     sent, failed = deliver_kept(client, outbox_folder())
     if failed:
         raise PipelineError("the calls kept while MLflow could not be reached could again not be sent; try later")
     runs = all_runs(client)
+    lacking = [experiment for experiment in experiments if run_of(experiment, runs) is None]
+    renamed = find_renamed(lacking, list_experiments(), runs, files_of) if lacking else {}
+    for run_id, experiment in renamed.items():
+        client.set_tag(run_id, "dvc.experiment", experiment.name)
+        client.update_run(run_id, name=experiment.name)
+    if renamed:
+        runs = all_runs(client)
     made, completed = [], []
     with progress_bar(len(experiments), "sync", "experiment") as progress:
         for experiment in experiments:
@@ -70,24 +69,14 @@ def _sync(
                     if found is None:
                         made += [experiment.name] * make_run(client, experiment, files)
                     else:
-                        run = go_on(client, found.info.run_id, found.data.tags)
-                        try:
-                            record_reused(run, files=files)
-                        finally:
-                            run.close(None)  # however this goes, the run ended as it did
-                        completed.append(experiment.name)
+                        completed += [experiment.name] * complete_run(client, found, files)
             progress.update()
-    return Synced(made, completed, sent)
+    return Synced([experiment.name for experiment in renamed.values()], made, completed, sent)
 
 
 def make_run(client: mlflow.MlflowClient, experiment: Experiment, files: Files) -> bool:
     """Whether there was anything to make a run from: an experiment of other code has no parameters of ours."""
-    params_file = files(paths.PARAMS)
-    if params_file is None:
-        return False
-    params = yaml.safe_load(params_file.read_text(encoding="utf-8"))
-    with contextlib.suppress(PipelineError):  # as executed stages log them; those of other code stay as they are
-        params = load_params(params_file).model_dump()
+    params = _params(files)
     if "experiment" not in params.get("tracking", {}):
         return False
     key = f"sync:{experiment.baseline_rev}:{experiment.name}"
@@ -99,12 +88,32 @@ def make_run(client: mlflow.MlflowClient, experiment: Experiment, files: Files) 
     try:
         with go_on(client, created.info.run_id, tags) as run:
             run.log_params(flatten(params))
-            run.log_file(params_file)
+            if (params_file := files(paths.PARAMS)) is not None:
+                run.log_file(params_file)
             record_reused(run, files=files)
     except BaseException:
         client.delete_run(created.info.run_id)  # half of a run would pass for the whole
         raise
     return True
+
+
+def complete_run(client: mlflow.MlflowClient, found: StoredRun, files: Files) -> bool:
+    """Whether the files had anything that the run lacked: an experiment may consist of some stages only."""
+    run = go_on(client, found.info.run_id, found.data.tags)
+    try:
+        record_reused(run, files=files)
+    finally:
+        run.close(None)  # however this goes, the run ended as it did
+    return run.tags != found.data.tags
+
+
+def _params(files: Files) -> dict[str, Any]:
+    """The parameters as executed stages log them; those of other code as they are."""
+    if (found := files(paths.PARAMS)) is None:
+        return {}
+    with contextlib.suppress(PipelineError):
+        return load_params(found).model_dump()
+    return dict(yaml.safe_load(found.read_text(encoding="utf-8")) or {})
 
 
 def all_runs(client: mlflow.MlflowClient) -> list[StoredRun]:
@@ -115,6 +124,17 @@ def all_runs(client: mlflow.MlflowClient) -> list[StoredRun]:
 def is_own(run: StoredRun) -> bool:
     """Whether the run was made from this clone; of the experiments of others on a server nothing is known here."""
     return bool(run.data.tags.get("repository") == repository_mark())
+
+
+def is_of_dvc(run: StoredRun) -> bool:
+    """Whether it is the run of a DVC experiment, not of a plain `dvc repro`."""
+    return "dvc.experiment" in run.data.tags
+
+
+def command_of(run: StoredRun) -> str:
+    """Mark of the process that executed the stages of an experiment's run."""
+    tags = run.data.tags
+    return str(tags.get("execution", "")).removesuffix(f":{tags['dvc.experiment']}")
 
 
 def run_of(experiment: Experiment, runs: Sequence[StoredRun]) -> StoredRun | None:
@@ -130,73 +150,48 @@ def run_of(experiment: Experiment, runs: Sequence[StoredRun]) -> StoredRun | Non
 
 
 def is_incomplete(run: StoredRun) -> bool:
-    """Whether the run ended without stages that DVC took from its cache after the last one that was executed."""
-    lacking = any(stage_tag(stage) not in run.data.tags for stage in STAGES)
-    return lacking and is_own(run) and run.info.status == "FINISHED"
+    """Whether the run ended without stages that DVC took from its cache after the last one that was executed.
 
-
-@dataclass(frozen=True)
-class Leftover:
-    """A run that `depth prune` deletes."""
-
-    run_id: str
-    name: str
-    reason: str
-
-
-def find_leftovers(experiments: Sequence[Experiment]) -> list[Leftover]:
-    """Runs of this clone whose DVC experiment was removed, that failed, or that a later attempt has replaced.
-
-    A run that trained the weights of one that stays is no leftover.
+    Or without what DVC notes of the last stage only when its process has ended.
     """
-    listed = {(experiment.name, experiment.baseline_rev) for experiment in experiments}
-    with told():
-        runs = [run for run in all_runs(open_store()) if is_own(run)]
-    replaced = replaced_runs(runs)
-    reasons: dict[str, str] = {}
-    for run in runs:
-        tags, run_id = run.data.tags, run.info.run_id
-        if "dvc.experiment" not in tags or run.info.status == "RUNNING":
-            continue
-        if run_id in replaced:
-            reasons[run_id] = "replaced by a later attempt"
-        elif (tags["dvc.experiment"], tags.get("dvc.baseline_rev")) in listed:
-            continue
-        elif run.info.status != "FINISHED":
-            reasons[run_id] = f"{run.info.status}, never became an experiment"
-        elif _ended_s_ago(run) > SETTLING_S:
-            reasons[run_id] = "experiment removed"
-    # Weights that a remaining run uses were trained there, and its curves are nowhere else.
-    linked = {run.data.tags.get("training.run_id") for run in runs if run.info.run_id not in reasons}
-    return [
-        Leftover(run.info.run_id, run.info.run_name, reasons[run.info.run_id])
+    needed = [stage_tag(stage) for stage in STAGES] + [hash_tag(STAGES[-1])]
+    return any(tag not in run.data.tags for tag in needed) and is_own(run) and run.info.status == "FINISHED"
+
+
+def find_renamed(
+    lacking: Sequence[Experiment], listed: Sequence[Experiment], runs: Sequence[StoredRun], files_of: FilesOf
+) -> dict[str, Experiment]:
+    """By id the runs of this clone whose experiment got another name since, by `dvc exp rename`.
+
+    They hold none of the experiments that are listed, and one that is `lacking` a run starts from the same commit
+    and has the same parameters and stage hashes, as far as both tell them.
+    """
+    held = [run_of(experiment, runs) for experiment in listed]
+    taken = {run.info.run_id for run in held if run is not None}
+    spare = [
+        run
         for run in runs
-        if run.info.run_id in reasons and run.info.run_id not in linked
+        if is_own(run) and is_of_dvc(run) and run.info.status == "FINISHED" and run.info.run_id not in taken
+        # The experiment of a DVC that is still at work will be listed.
+        if not is_alive(command_of(run))
     ]
+    renamed: dict[str, Experiment] = {}
+    for experiment in lacking:
+        alike = [run for run in spare if run.data.tags.get("dvc.baseline_rev") == experiment.baseline_rev]
+        if alike:
+            with files_of(experiment) as files:
+                params = logged_params(_params(files))
+                hashes = {hash_tag(stage): value for stage, value in stage_hashes(files).items()}
+            same = next((run for run in alike if params and _holds(run, params, hashes)), None)
+            if same is not None:
+                renamed[same.info.run_id] = experiment
+                spare.remove(same)
+    return renamed
 
 
-def delete_for_good(leftovers: Sequence[Leftover]) -> None:
-    """Delete the runs and their artifacts, so that the disk is free again.
-
-    Of a server only artifacts can be deleted from outside; there the runs go to its bin, which `mlflow gc` empties.
-    """
-    client = open_store()
-    for leftover in leftovers:
-        # A run without artifacts has no folder.
-        with told(), contextlib.suppress(FileNotFoundError):
-            artifact_uri = client.get_run(leftover.run_id).info.artifact_uri
-            client.delete_run(leftover.run_id)
-            get_artifact_repository(artifact_uri, tracking_uri=client.tracking_uri).delete_artifacts()
-    uri = store_uri()
-    if leftovers and not uri.startswith("http"):
-        command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri, "--tracking-uri", uri]
-        command += ["--run-ids", ",".join(leftover.run_id for leftover in leftovers)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise PipelineError(
-                f"the runs are in MLflow's bin, but `mlflow gc` failed: {done.stderr.strip()[-300:]}"
-            )
-
-
-def _ended_s_ago(run: StoredRun) -> float:
-    return time.time() - (run.info.end_time or 0) / 1000
+def _holds(run: StoredRun, params: dict[str, str], hashes: dict[str, str]) -> bool:
+    known = {key: value for key, value in run.data.tags.items() if key in map(hash_tag, STAGES)}
+    # A parameter that came or went with the code since is on one side only.
+    return known.items() <= hashes.items() and all(
+        params.get(key, value) == value for key, value in run.data.params.items()
+    )

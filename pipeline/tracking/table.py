@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 OBJECTIVE = "val/rmse"
 """What experiments are compared by, best of all epochs: the checkpoint that is scored is that epoch's."""
-SCORES = (OBJECTIVE, "test/full/rmse", "test/full/delta1")
+JUDGED_BY = "test/full/rmse"
+"""What is said of an experiment in the end: a run without it has not been evaluated."""
+SCORES = (OBJECTIVE, JUDGED_BY, "test/full/delta1")
 """What the table compares: of the objective the best of all epochs."""
 
 

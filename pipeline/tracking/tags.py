@@ -17,6 +17,9 @@ from pipeline.files import locked, write_text
 from pipeline.paths import STATE, repository_root
 from pipeline.tracking.execution import Execution
 
+HARDWARE = {"train": ("device", "devices", "resident"), "evaluate": ("device",)}
+"""Parameters that say where it is computed, not what."""
+
 
 def execution_tags(execution: Execution) -> dict[str, str]:
     """Where a run that is executed now comes from."""
@@ -54,7 +57,13 @@ def _clone_id(root: Path) -> str:
 
 def group_tags(params: Mapping[str, Any], group: str | None) -> dict[str, str]:
     """By `group` MLflow's UI puts runs together; without a name they are those that differ in the seed only."""
-    compared = {key: value for key, value in params.items() if key not in ("seed", "tracking")}
+    compared = {
+        section: {key: value for key, value in content.items() if key not in HARDWARE.get(section, ())}
+        if isinstance(content, Mapping)
+        else content
+        for section, content in params.items()
+        if section not in ("seed", "tracking")
+    }
     return {"group": group or f"seeds-{digest(json.dumps(compared, sort_keys=True, default=str))[:8]}"}
 
 

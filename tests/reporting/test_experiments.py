@@ -13,9 +13,10 @@ import pytest
 
 from pipeline.reporting import experiments, figures, html
 from pipeline.reporting.inputs import Experiments
-from pipeline.tracking.compare import finished_runs
+from pipeline.tracking.compare import finished_rows
 from pipeline.tracking.opening import Opening, open_run
 from pipeline.tracking.store import open_store
+from pipeline.tracking.table import table_of
 from tests.reporting.test_html import INPUTS, Page
 
 DEFAULTS = {"seed": "0", "loss.ssim_weight": "0.5", "train.learning_rate": "0.0001", "augment.at": "shards"}
@@ -23,7 +24,7 @@ SCORES = ("val/rmse", "test/full/rmse", "test/full/delta1")
 
 
 def run(name: str, scores: tuple[float, ...] = (0.5, 0.6, 0.7), group: str | None = None, **params: Any) -> dict:
-    """A row as `finished_runs` gives it; params with __ for the dot."""
+    """A row as `finished_rows` gives it; params with __ for the dot."""
     given = DEFAULTS | {key.replace("__", "."): str(value) for key, value in params.items()}
     return {
         "run_id": name,
@@ -60,7 +61,8 @@ def search(count: int) -> list[dict]:
     rows = []
     for number in range(count):
         weight, rate = random.uniform(0.1, 0.9), 10 ** random.uniform(-5, -2)
-        scores = (0.5 + (weight - 0.5) ** 2, 0.6, 0.7)
+        error = (weight - 0.5) ** 2
+        scores = (0.5 + error, 0.6 + error, 0.7 - error)
         rows.append(run(f"t{number}", scores, loss__ssim_weight=weight, train__learning_rate=rate))
     return rows
 
@@ -80,6 +82,8 @@ def test_a_run_that_only_reports_again_is_the_same_run() -> None:
 
 def test_what_changes_no_score_makes_no_difference() -> None:
     assert compared(run("titled", report__title="Mine", tracking__group="x", evaluate__examples=9)) is None
+    hardware = {"train__device": "cpu", "train__devices": 2, "train__resident": "never", "evaluate__device": "cpu"}
+    assert compared(run("elsewhere", **hardware)) is None
 
 
 def test_a_group_stands_alone_once_it_has_two_other_runs() -> None:
@@ -118,35 +122,101 @@ def test_the_line_runs_through_this_run_and_its_points_are_means_over_seeds() ->
     assert (rmse.get_ylabel(), delta.get_xlabel()) == ("RMSE (m)", "loss.ssim_weight")
 
 
+def test_few_values_of_the_line_are_written_out_and_the_best_score_is_bold() -> None:
+    scored = ((0.1, 0.60, 0.70), (0.3, 0.55, 0.79), (0.9, 0.58, 0.75))
+    found = compared(*(run(f"w{w}", (0.5, rmse, delta), loss__ssim_weight=w) for w, rmse, delta in scored))
+    assert found is not None
+    rmse, delta = figures.parameter_line_figure(found.runs).axes  # type: ignore[union-attr]
+    written = [[(text.get_text(), text.get_weight()) for text in axes.texts] for axes in (rmse, delta)]
+    assert written == [
+        [("0.600", "normal"), ("0.550", "normal"), ("0.510", "bold"), ("0.580", "normal")],
+        [("70.0", "normal"), ("79.0", "normal"), ("81.0", "bold"), ("75.0", "normal")],
+    ]
+    many = compared(*(run(f"w{w}", loss__ssim_weight=w / 20) for w in range(9)))
+    assert many is not None
+    assert not figures.parameter_line_figure(many.runs).axes[0].texts  # type: ignore[union-attr]
+
+
 def test_where_no_number_varies_there_is_no_chart_but_a_table() -> None:
     found = compared(run("other", augment__at="step"), run("seeded", seed=4))
     assert found is not None
-    names = ("parameter_line_figure", "parallel_coordinates_figure", "parameter_map_figure")
-    assert [getattr(figures, name)(found.runs) for name in names] == [None] * 3
+    assert figures.parameter_line_figure(found.runs) is None
+    assert figures.parallel_coordinates_figure(found.runs) is None
+    assert figures.parameter_map_figure(found.runs, "test_rmse") is None
     assert html.comparison(found).params == ["augment.at", "seed"]
 
 
-def test_two_parameters_give_parallel_coordinates_and_with_six_runs_a_map() -> None:
-    few, many = compared(*search(4)), compared(*search(8))
+def test_one_parameter_is_enough_for_parallel_coordinates_with_both_scores() -> None:
+    scored = ((0.1, 0.60, 0.70), (0.3, 0.55, 0.75), (0.9, 0.53, 0.79))
+    found = compared(*(run(f"w{w}", (0.5, rmse, delta), loss__ssim_weight=w) for w, rmse, delta in scored))
+    assert found is not None
+    (axes,) = figures.parallel_coordinates_figure(found.runs).axes  # type: ignore[union-attr]
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == ["loss\nssim weight", "Test\nRMSE (m)", "Test\nδ < 1.25 (%)"]
+    # This run is the best of both scores, which is the upper end of their axes.
+    *_, this = [line for line in axes.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(this.get_ydata(), [0.5, 1.0, 1.0])
+    assert [text.get_text() for text in axes.texts] == [
+        "0.1",
+        "0.9",
+        "0.3",
+        "0.5",
+        "0.600",
+        "0.510",
+        "70.0",
+        "81.0",
+    ]
+
+
+def test_the_page_of_the_sweep_over_the_weight_has_its_line_and_its_parallel_coordinates() -> None:
+    weights = [run(f"w{w}", (0.5, 0.5 + w, 0.7 - w / 5), "ssim", loss__ssim_weight=w) for w in (0.1, 0.3, 0.7, 0.9)]
+    found = compared(*weights, group="ssim")
+    page = Page(html.render_report(replace(INPUTS, experiments=found)))
+    drawn = [image["alt"] for image in page.images if "parameter" in image["alt"]]
+    assert [alt.partition(" of ")[0] for alt in drawn] == ["RMSE and share", "Parallel coordinates"]
+
+
+def test_two_parameters_give_parallel_coordinates_and_with_four_runs_a_map_of_each_score() -> None:
+    few, many = compared(*search(2)), compared(*search(8))
     assert few is not None and many is not None
     assert figures.parallel_coordinates_figure(few.runs) is not None
-    assert figures.parameter_map_figure(few.runs) is None
-    parallel, plan = (
-        draw(many.runs) for draw in (figures.parallel_coordinates_figure, figures.parameter_map_figure)
-    )
-    assert parallel is not None and plan is not None
+    assert figures.parameter_map_figure(few.runs, "test_rmse") is None
+    parallel = figures.parallel_coordinates_figure(many.runs)
+    assert parallel is not None
     labels = [label.get_text() for label in parallel.axes[0].get_xticklabels()]
-    assert labels == ["loss\nssim weight", "train\nlearning rate", "Validation\nRMSE (m)"]
-    assert plan.axes[0].get_yscale() == "log"
-    assert (plan.axes[0].get_xlabel(), plan.axes[0].get_ylabel()) == ("loss.ssim_weight", "train.learning_rate")
+    assert labels == ["loss\nssim weight", "train\nlearning rate", "Test\nRMSE (m)", "Test\nδ < 1.25 (%)"]
+    for score, unit, name in (("test_rmse", 1, "Test RMSE (m)"), ("test_delta1", 100, "Test δ < 1.25 (%)")):
+        plan = figures.parameter_map_figure(many.runs, score)
+        assert plan is not None
+        axes, bar = plan.axes
+        assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("loss.ssim_weight", "train.learning_rate")
+        np.testing.assert_allclose(axes.collections[-1].get_array(), unit * many.runs[score])
+        assert [text.get_text() for text in bar.texts] == [name]
+
+
+@pytest.mark.parametrize(
+    ("values", "wide"),
+    [
+        ([0.0001, 0.001, 0.01], True),
+        ([0.0003, 0.0004, 0.0007, 0.002, 0.005], True),
+        ([0.007, 0.2, 0.4, 0.6, 0.9], False),  # a weight drawn evenly from 0 to 1
+        ([0.1, 0.3, 0.5, 0.7, 0.9], False),
+        ([0.0, 0.001, 0.1], False),
+    ],
+)
+def test_an_axis_is_logarithmic_where_values_were_tried_over_powers_of_ten(values: list[float], wide: bool) -> None:
+    assert experiments.is_wide(pd.Series(values)) is wide
 
 
 def test_runs_on_one_straight_line_give_a_map_without_a_surface() -> None:
     values = np.linspace(0.1, 0.9, 7)
-    rows = [run(f"r{w}", (0.4 + w, 0.6, 0.7), loss__ssim_weight=w, train__learning_rate=2 * w) for w in values]
+    rows = [run(f"r{w}", (0.4, 0.6 + w, 0.7), loss__ssim_weight=w, train__learning_rate=2 * w) for w in values]
     runs = compared(*rows, loss__ssim_weight=0.2, train__learning_rate=0.4)
     assert runs is not None
-    assert figures.parameter_map_figure(runs.runs) is not None
+    plan = figures.parameter_map_figure(runs.runs, "test_rmse")
+    assert plan is not None
+    assert len(plan.axes[0].collections) == 1  # the dots
 
 
 def test_without_validation_frames_runs_are_ranked_by_the_test_and_the_page_says_so() -> None:
@@ -222,11 +292,11 @@ def test_finished_runs_are_read_from_the_store_with_their_best_validation(
     (replaced,) = client.search_runs([number], "attributes.run_name = 'fourth'")
     tags = {key: replaced.data.tags[key] for key in ("repository", "dvc.experiment")}
     again = client.create_run(number, replaced.info.start_time + 1000, tags, run_name="again")
+    client.log_metric(again.info.run_id, "test/full/rmse", 0.5625)
     client.set_terminated(again.info.run_id, "FINISHED")
 
-    table = finished_runs("depth", None).set_index("name")
+    table = table_of(finished_rows("depth")).set_index("name")
     assert sorted(table.index) == ["again", "first", "second"]
     assert table.loc["first", "params.loss.ssim_weight"] == "0.25"
     assert table.loc["second", list(SCORES)].tolist() == [0.525, 0.625, 0.7]
-    assert list(finished_runs("depth", "sweep")["name"]) == ["first"]
-    assert finished_runs("nothing of this name", None).empty
+    assert finished_rows("nothing of this name") == []

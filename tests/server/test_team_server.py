@@ -10,13 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
-import psutil
 import pytest
 import requests
 import yaml
 
 from tests.server.services import SETTINGS, Postgres, TeamServer
-from tests.tracking.toy import ALL_FILES, Toy, is_training, wait_until
+from tests.tracking.toy import ALL_FILES, Toy, is_training, stages_at_work, wait_until
 
 STEPS = 150
 RUNS = "SELECT runs.name FROM runs JOIN experiments USING (experiment_id) WHERE experiments.name = 'depth'"
@@ -118,24 +117,13 @@ def test_eight_experiments_of_four_workers_on_a_fresh_server_lose_nothing(
     wait_until(lambda: len(server.select(COMPLETE)) == 8, 400, "eight runs are complete")
     print(f"8 experiments, 4 workers: {time.monotonic() - started:.1f} s")
     wait_until(lambda: toy.run("dvc", "queue", "status").count("Success") == 8, 60, "eight experiments succeed")
+    toy.settle()
     runs = toy.runs()
     assert sorted(run.data.params["loss.ssim_weight"] for run in runs.values()) == weights
     for run in runs.values():
         assert_complete(toy, run)
     assert sorted(toy.run("dvc", "exp", "list", "--name-only").split()) == sorted(runs)
     assert not list((toy.root / ".state/outbox").glob("*/*.json"))
-
-
-def stages_at_work(toy: Toy, stage: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            inside = Path(process.cwd()).is_relative_to(toy.root / ".dvc/tmp/exps")
-            if inside and process.cmdline()[-2:] == ["toy_stage.py", stage] and "python" in process.name():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def test_kill_9_of_one_worker_s_stage_loses_no_other_run(toy: Toy, server: TeamServer) -> None:
@@ -149,6 +137,7 @@ def test_kill_9_of_one_worker_s_stage_loses_no_other_run(toy: Toy, server: TeamS
     name = victim.environ()["DVC_EXP_NAME"]
     os.kill(victim.pid, 9)
     wait_until(lambda: len(server.select(COMPLETE)) == 2, 120, "the others are complete")
+    toy.settle()
     runs = toy.runs()
     assert len(runs) == 3
     for other in set(runs) - {name}:
@@ -173,6 +162,7 @@ def test_what_an_outage_keeps_back_is_sent_when_it_is_over(
     time.sleep(3)
     service.start()
     output, _ = process.communicate(timeout=150)
+    toy.settle()
     assert process.returncode == 0, output
     assert_complete(toy, toy.runs()["cut"], STEPS)
     assert len(toy.runs()) == 1

@@ -43,6 +43,7 @@ def cut_off(toy: Toy, server: Server, name: str, weight: float) -> str:
         time.sleep(3)
         server.start()
     output, _ = process.communicate(timeout=200)
+    toy.settle()
     assert process.returncode == 0, output
     return str(output)
 

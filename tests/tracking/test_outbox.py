@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pipeline.tracking.kept import Entry, keep, kept_entries, kept_runs, kept_tags
 from pipeline.tracking.outbox import BATCH_METRICS, BATCH_PARAMS, Outbox, deliver_kept, merged
 from pipeline.tracking.store import experiment_id, open_store
+from tests.tracking.toy import wait_until
 
 pairs = st.lists(st.tuples(st.text("ab", min_size=1), st.text("cd")), max_size=3)
 entries = st.one_of(
@@ -124,11 +125,40 @@ def test_a_run_that_was_deleted_meanwhile_is_told_once_and_ends_nothing(
     assert not kept_runs(root / "outbox")
 
 
-def test_what_can_be_neither_sent_nor_kept_is_an_error(root: Path, impatient: None) -> None:
+def test_of_a_batch_only_what_mlflow_refuses_is_lost_and_named(
+    root: Path, store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = open_store()
+    run_id = new_run(client)
+    outbox = Outbox(client, run_id, root / "outbox" / run_id)
+    points = [("d<1.25" if step in (7, 70) else "loss", 0.5, 1000 + step, step) for step in range(100)]
+    for point in points:
+        outbox.put({"call": "metrics", "points": [point]})
+    outbox.close()
+    kept = root / "kept" / run_id
+    kept.mkdir(parents=True)
+    (kept / "address.json").write_text(json.dumps({"store": client.tracking_uri, "run_id": run_id}))
+    keep(kept, 0, {"call": "tags", "pairs": [("good", "1"), ("<bad>", "2")]})
+    assert deliver_kept(client, kept.parent) == (1, 0)
+    history = store.get_metric_history(run_id, "loss")
+    assert sorted(point.step for point in history) == [step for step in range(100) if step not in (7, 70)]
+    assert store.get_run(run_id).data.tags["good"] == "1"
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"warning: MLflow refused metrics d<1.25 of run {run_id}: ")
+    assert second.startswith(f"warning: MLflow refused tags <bad> of run {run_id}: ")
+
+
+def test_what_can_be_neither_sent_nor_kept_is_told_at_once_and_is_an_error(
+    root: Path, impatient: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     client = mlflow.MlflowClient("http://127.0.0.1:9")
     (root / "outbox").write_text("a file stands where the folder should be", encoding="utf-8")
     outbox = Outbox(client, "0123", root / "outbox" / "0123")
     outbox.put({"call": "tags", "pairs": [("a", "b")]})
+    said: list[str] = []
+    wait_until(lambda: bool(said.append(capsys.readouterr().err) or said[-1]), 20, "a warning")
+    assert said[-1].startswith("warning: what run 0123 is told from here on is lost: ")
+    assert said[-1].count("\n") == 1
     with pytest.raises(NotADirectoryError):
         outbox.close()
 

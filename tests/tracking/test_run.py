@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -13,8 +20,10 @@ from PIL import Image
 
 from pipeline.errors import PipelineError, Terminated
 from pipeline.params import flatten
-from pipeline.tracking.opening import Opening, open_run
+from pipeline.tracking.compare import Results
+from pipeline.tracking.opening import Opening, Origin, close_abandoned, open_run
 from pipeline.tracking.run import StageRun
+from pipeline.tracking.store import experiment_id
 from pipeline.tracking.tags import group_tags
 
 PARAMS = {"seed": 3, "loss": {"ssim_weight": 0.5}, "fetch": {"nyu_v2": {"urls": ["a", "b"]}, "list": None}}
@@ -42,6 +51,12 @@ def test_nested_parameters_get_the_names_that_dvc_uses() -> None:
 def test_runs_that_differ_in_the_seed_share_a_group_and_others_do_not() -> None:
     same, other = PARAMS | {"seed": 4}, PARAMS | {"loss": {"ssim_weight": 0.7}}
     assert group_tags(PARAMS, None) == group_tags(same, None) != group_tags(other, None)
+    there, here = (
+        {"train": {"device": name, "epochs": 3}, "evaluate": {"device": name}} for name in ("cpu", "cuda")
+    )
+    assert group_tags(there, None) == group_tags(here, None), "where it is computed makes no difference"
+    longer = here | {"train": {"device": "cuda", "epochs": 4}}
+    assert group_tags(longer, None) != group_tags(here, None)
     assert group_tags(PARAMS, "weights") == group_tags(other, "weights") == {"group": "weights"}
 
 
@@ -95,10 +110,11 @@ def test_pictures_are_kept_as_mlflow_s_own_are(root: Path, store: mlflow.MlflowC
     [
         (PipelineError("the loss became nan"), "FAILED", "PipelineError: the loss became nan"),
         (ValueError("x" * 9000), "FAILED", "ValueError: " + "x" * 4988),
+        (MemoryError("tried to allocate 40 GiB"), "FAILED", "MemoryError: tried to allocate 40 GiB"),
         (KeyboardInterrupt(), "KILLED", "KeyboardInterrupt"),
         (Terminated(15), "KILLED", "Terminated: SIGTERM"),
     ],
-    ids=["error of the user's", "long text", "Ctrl-C", "polite kill"],
+    ids=["error of the user's", "long text", "out of memory", "Ctrl-C", "polite kill"],
 )
 def test_a_run_tells_how_it_ended_and_keeps_what_was_logged_before(
     root: Path, store: mlflow.MlflowClient, error: BaseException, status: str, tag: str
@@ -235,3 +251,64 @@ def test_a_run_whose_processes_a_power_cut_ended_is_closed_and_can_be_gone_on_wi
     with start(resume=cut.run_id) as resumed:
         assert resumed.run_id == cut.run_id
     assert str(os.getpid()) in owner
+
+
+def test_a_run_that_somebody_deletes_meanwhile_stops_no_start(root: Path, store: mlflow.MlflowClient) -> None:
+    class Slow(mlflow.MlflowClient):
+        """Whose runs are deleted as soon as they are found."""
+
+        def search_runs(self, *arguments: Any, **options: Any) -> Any:
+            found = super().search_runs(*arguments, **options)
+            for run in found:
+                self.delete_run(run.info.run_id)
+            return found
+
+    number = experiment_id(store, "depth")
+    run = store.create_run(number, tags={"owner": f"{platform.node()}:1:00000000-1"})
+    close_abandoned(Slow(store.tracking_uri, store.tracking_uri), number)
+    assert store.get_run(run.info.run_id).info.lifecycle_stage == "deleted"
+
+
+TIDYING = """
+import sys
+from pipeline.tracking.opening import Origin
+print("ready", flush=True)
+sys.stdin.readline()
+Origin("0" * 32, 0, "command").write(sys.argv[1])
+"""
+
+
+def test_two_starts_at_once_both_tidy_away_what_ended_executions_left(root: Path) -> None:
+    ended = Origin("0" * 32, 0, f"{platform.node()}:1:00000000-1")
+    (root / ".state/executions").mkdir(parents=True)
+    for number in range(1000):
+        (root / f".state/executions/{number}.json").write_text(json.dumps(asdict(ended)), encoding="utf-8")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    started = [subprocess.Popen([sys.executable, "-c", TIDYING, key], text=True, **pipes) for key in ("a", "b")]
+    for process in started:
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in started:
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 0, error
+    assert len(list((root / ".state/executions").iterdir())) == 2
+    assert Origin.read("a") == Origin.read("b") == Origin("0" * 32, 0, "command")
+
+
+def test_runs_are_found_whatever_the_repository_s_folder_is_called(
+    tmp_path: Path, empty_store: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "it's 100%_mine"
+    folder.mkdir()
+    shutil.copy(empty_store, folder / "mlflow.db")
+    monkeypatch.setenv("DVC_ROOT", str(folder))
+    monkeypatch.setenv("DVC_EXP_NAME", "first")
+    with start() as run:
+        pass
+    results = Results("depth")
+    assert results.find("first").run_id == run.run_id
+    results.tag(run.run_id, {"repository": "0123@far:/clones/first-000"})
+    assert results.find("first", "first-000").run_id == run.run_id
+    assert results.find("first", "first_000") is results.find("first") is None

@@ -17,10 +17,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipeline import paths
+from pipeline.files import write_json, write_text
 from pipeline.tracking import dismiss_sender, stage_run, start_sender
-from pipeline.tracking.compare import finished_runs
+from pipeline.tracking.compare import finished_rows
 from pipeline.tracking.execution import has_ended, process_mark
 from pipeline.tracking.kept import kept_entries
+from pipeline.tracking.table import table_of
 from tests.tracking.toy import TOY_PARAMS, Toy, senders, wait_until
 
 ONE_RUN = """
@@ -60,7 +63,7 @@ def test_a_run_gets_everything_through_the_pipe_and_its_sender_heeds_no_signal(
         for step in range(5000):
             run.log_metrics({"train/loss/total": step / 8, "nothing": float("nan")}, step)
         os.kill(run.sender.process, signal.SIGCONT)
-        assert run.finished_runs("depth", None).empty
+        assert run.finished_runs("depth").empty
         time.sleep(1.5)
     found = store.get_run(run.run_id)
     assert found.info.status == "FINISHED"
@@ -78,10 +81,29 @@ def test_a_run_gets_everything_through_the_pipe_and_its_sender_heeds_no_signal(
         assert later.run_id == run.run_id
         assert later.tags["stage.train"] == "executed"
         store.set_terminated(later.run_id, "FINISHED")
-        table = later.finished_runs("depth", None)
+        assert later.finished_runs("depth").empty, "a training alone is no experiment to compare with"
+        store.log_metric(later.run_id, "test/full/rmse", 0.5)
+        table = later.finished_runs("depth")
         assert list(table["run_id"]) == [run.run_id]
-        assert table.equals(finished_runs("depth", None))
+        assert table.equals(table_of(finished_rows("depth")))
     assert capfd.readouterr().err == ""
+
+
+def test_a_stage_that_fails_tells_its_own_error_and_nothing_of_what_lay_there_before(
+    root: Path, store: mlflow.MlflowClient
+) -> None:
+    write_json(paths.METRICS, {"full": {"rmse": 1.0}, "baseline_mean_map": {"full": {}}})
+    write_text(paths.PER_IMAGE, "frame,full_rmse\n")
+    for path in (paths.METRICS, paths.PER_IMAGE):
+        os.utime(path, (time.time() - 60, time.time() - 60))
+    with pytest.raises(ValueError, match="its own"), stage_run("evaluate", TOY_PARAMS) as run:
+        raise ValueError("its own")
+    assert {item.path for item in store.list_artifacts(run.run_id)} == {"params.yaml"}
+    assert "test/full/rmse" not in store.get_run(run.run_id).data.metrics
+    with pytest.raises(ValueError, match="its own"), stage_run("evaluate", TOY_PARAMS) as run:
+        paths.METRICS.write_text("{ damaged", encoding="utf-8")
+        raise ValueError("its own")
+    assert store.get_run(run.run_id).data.tags["error"] == "ValueError: its own"
 
 
 def test_a_sender_that_nobody_needs_ends(root: Path) -> None:
@@ -108,6 +130,7 @@ class Ended:
         self.kept: dict[str, int] = {}
         for name, fail, status in (("stage", "kill", -9), ("both", "power cut", -9), ("sender", "sender", 0)):
             self.train(name, fail, status)
+        self.train("memory", "memory", 1)
         self.train("next", "", 0)
 
     def train(self, name: str, fail: str, status: int) -> None:
@@ -132,6 +155,11 @@ def test_a_stage_that_is_killed_has_its_run_closed_at_once_with_all_that_it_told
     assert "stage.train" not in run.data.tags
     assert ended.toy.steps(run) == list(range(1, 31))
     assert ended.toy.steps(run, "val/rmse") == [10, 20, 30]
+
+
+def test_a_stage_without_memory_fails_its_run(ended: Ended) -> None:
+    assert ended.statuses["memory"] == "FAILED"
+    assert ended.toy.runs()["memory"].data.tags["error"] == "MemoryError: tried to allocate 40 GiB"
 
 
 def test_a_power_cut_leaves_a_run_that_the_next_start_closes(ended: Ended) -> None:

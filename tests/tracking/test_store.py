@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import PIPE
+from threading import Thread
 
 import mlflow
 import pytest
@@ -20,6 +23,43 @@ def test_the_uri_of_the_environment_wins(root: Path, monkeypatch: pytest.MonkeyP
     assert store_uri() == f"sqlite:///{root / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert store_uri() == "http://127.0.0.1:9"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////elsewhere/own.db")
+    assert store_uri() == "sqlite:////elsewhere/own.db"
+
+
+def test_a_database_that_is_down_is_told_soon_and_without_its_password(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://mlflow:secret@127.0.0.1:9/mlflow")
+    started = time.monotonic()
+    with pytest.raises(PipelineError, match="the server does not answer") as caught:
+        open_store()
+    assert time.monotonic() - started < 10
+    assert "secret" not in str(caught.value)
+
+
+class Hanging(BaseHTTPRequestHandler):
+    """A server that is well, and waits for its database for ever."""
+
+    def do_GET(self) -> None:
+        if self.path != "/health":
+            time.sleep(3)
+        self.send_response(200)
+        self.end_headers()
+
+    do_POST = do_GET
+
+
+def test_a_server_whose_database_hangs_is_told_soon(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.tracking.store.ANSWER_S", 0.5)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hanging) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        started = time.monotonic()
+        with pytest.raises(PipelineError, match="the server does not answer"):
+            open_store()
+        assert time.monotonic() - started < 3
+        server.shutdown()
 
 
 def test_an_experiment_deleted_in_the_ui_is_used_again(root: Path, store: mlflow.MlflowClient) -> None:

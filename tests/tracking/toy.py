@@ -23,7 +23,7 @@ TOY_PARAMS: dict[str, Any] = {
     "seed": 0,
     "loss": {"ssim_weight": 0.5},
     "train": {"steps": 30, "pause_s": 0.0, "fail": ""},
-    "evaluate": {"examples": 1},
+    "evaluate": {"examples": 1, "fail": ""},
     "report": {"title": "toy"},
     "tracking": {"experiment": "depth", "group": None},
 }
@@ -103,8 +103,14 @@ class Toy:
     def run(self, *command: str, status: int = 0) -> str:
         process = self.start(*command)
         output, _ = process.communicate(timeout=300)
+        if command[0] == "dvc" and {"repro", "run"} & set(command) and "--queue" not in command:
+            self.settle()
         assert process.returncode == status, f"{command} exited with {process.returncode}:\n{output}"
         return output
+
+    def settle(self) -> None:
+        """Wait for the sender of the last stage, which adds what DVC notes of that when it has ended."""
+        wait_until(lambda: senders(self.root) == [], 30, "no sender is at work")
 
     def experiment(self, *arguments: str, status: int = 0) -> str:
         return self.run("dvc", "exp", "run", *arguments, status=status)
@@ -133,11 +139,26 @@ class Toy:
         """Of the points of a metric, in order; a point that was stored twice is there twice."""
         return sorted(point.step for point in self.client.get_metric_history(run.info.run_id, metric))
 
+    def artifact(self, run: mlflow.entities.Run, name: str) -> str:
+        """The content of one of its files in the local store."""
+        return (Path(run.info.artifact_uri.removeprefix("file://")) / name).read_text(encoding="utf-8")
+
     def artifacts(self, run: mlflow.entities.Run, folder: str | None = None) -> set[str]:
         found: set[str] = set()
         for item in self.client.list_artifacts(run.info.run_id, folder):
             found |= self.artifacts(run, item.path) if item.is_dir else {item.path}
         return found
+
+
+def stages_at_work(toy: Toy, stage: str) -> list[psutil.Process]:
+    """The processes of this stage in the copies that a queue's workers run experiments in."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, IndexError):
+            inside = Path(process.cwd()).is_relative_to(toy.root / ".dvc/tmp/exps")
+            if inside and process.cmdline()[-2:] == ["toy_stage.py", stage] and "python" in process.name():
+                found.append(process)
+    return found
 
 
 def senders(root: Path) -> list[psutil.Process]:

@@ -42,6 +42,8 @@ def train(params: dict[str, Any], run: PipedRun) -> None:
         write_text(path, f"weights of {weight}")
     if settings["fail"] == "error":
         raise PipelineError("the loss became nan in epoch 3")
+    if settings["fail"] == "memory":
+        raise MemoryError("tried to allocate 40 GiB")
     if settings["fail"] in ("kill", "power cut"):
         time.sleep(0.5)  # what was told before is on its way by then
         if settings["fail"] == "power cut":
@@ -65,5 +67,7 @@ if __name__ == "__main__":
     stage = sys.argv[1]
     with reported_to_user(stage):
         params = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
+        if params[stage].get("fail") == "import":
+            raise ImportError("no module of this name")
         with stage_run(stage, params) as run:
             {"train": train, "evaluate": evaluate, "report": report}[stage](params, run)

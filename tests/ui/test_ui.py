@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -25,6 +26,8 @@ from pipeline.tracking import stage_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WEIGHTS = (0.1, 0.5, 0.9)
+SWEPT = (0.1, 0.9)
+"""Those whose runs belong to one sweep."""
 STEPS = (10, 20, 30)
 BRIGHT = {10: 60, 20: 140, 30: 220}
 """Grey of the picture that is logged at each step."""
@@ -47,7 +50,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _make_run(weight: float) -> None:
-    params = {"loss": {"ssim_weight": weight}, "tracking": {"experiment": "depth", "group": None}}
+    group = "weights" if weight in SWEPT else None
+    params = {"loss": {"ssim_weight": weight}, "tracking": {"experiment": "depth", "group": group}}
     Path("params.yaml").write_text(f"loss: {{ssim_weight: {weight}}}\n", encoding="utf-8")
     Path("reports/report.html").write_text(f"<h1>Report of weight {weight}</h1>", encoding="utf-8")
     with stage_run("report", params) as run:
@@ -59,7 +63,7 @@ def _make_run(weight: float) -> None:
             png = io.BytesIO()
             Image.new("L", (64, 48), BRIGHT[step]).convert("RGB").save(png, "PNG")
             run.log_figure("predictions", png.getvalue(), step)
-        run.log_metrics({"test/full/rmse": 1 + weight})
+        run.log_metrics({"test/full/rmse": 1 + weight, "test/full/delta1": 0.9 - weight / 2})
 
 
 def free_port() -> int:
@@ -160,6 +164,11 @@ def test_the_ui_of_a_server_is_the_servers_own_and_its_password_is_not_shown(
     assert "secret" not in output
 
 
+def without_assistant(page: Any) -> None:
+    """MLflow's assistant otherwise takes a quarter of the page on the first visit."""
+    page.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (Debian's package: chromium)")
 def test_a_browser_finds_opens_and_compares_the_runs(repository: Path, ui: Ui, tmp_path: Path) -> None:
     api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
@@ -171,8 +180,7 @@ def test_a_browser_finds_opens_and_compares_the_runs(repository: Path, ui: Ui, t
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(WAIT_MS)
         page.on("request", lambda sent: None if _is_local(sent.url) else elsewhere.append(sent.url))
-        # MLflow's assistant otherwise takes a quarter of the page on the first visit.
-        page.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+        without_assistant(page)
 
         def seen(name: str) -> None:
             page.screenshot(path=tmp_path / f"{name}.png")
@@ -215,7 +223,7 @@ def test_a_browser_finds_opens_and_compares_the_runs(repository: Path, ui: Ui, t
         seen("report")
 
         page.goto(runs)
-        for weight in (0.1, 0.9):
+        for weight in SWEPT:
             page.get_by_role("row").filter(has=link(weight)).get_by_role("checkbox").first.check()
         page.get_by_role("button", name="Compare").click()
         api.expect(page.get_by_role("heading", name="Comparing 2 Runs from 1 Experiment")).to_be_visible()
@@ -223,9 +231,42 @@ def test_a_browser_finds_opens_and_compares_the_runs(repository: Path, ui: Ui, t
         axes = page.locator(".parcoords .axis-title")
         api.expect(axes.filter(has_text="loss.ssim_weight")).to_be_visible()
         seen("compare")
+
+        page.get_by_role("tab", name="Contour Plot").click()
+        contour = {"X": "loss.ssim_weight", "Y": "test/full/rmse", "Z": "test/full/delta1"}
+        for axis, name in contour.items():
+            page.get_by_label(f"{axis}-axis:").click()
+            page.get_by_role("option", name=name, exact=True).click()
+        # The third has no title in the plot.
+        api.expect(page.get_by_label("Z-axis:")).to_have_text(contour["Z"])
+        for title, axis in ((".xtitle", "X"), (".ytitle", "Y")):
+            api.expect(page.locator(title)).to_have_text(contour[axis])
+        api.expect(page.locator(".contourlayer .contourlevel").first).to_be_attached()
+        seen("contour")
+
+        page.goto(runs)
+        page.get_by_role("button", name="Group by").click()
+        page.get_by_placeholder("Search", exact=True).fill("group")
+        page.get_by_role("menuitemcheckbox", name="group", exact=True).click()
+        page.keyboard.press("Escape")
+        group = page.get_by_role("row").filter(has_text="Group: weights")
+        api.expect(group.get_by_role("status")).to_have_text(str(len(SWEPT)))
+        group.locator("[role=button]").first.click()  # folds the runs of the group away
+        for weight in WEIGHTS:
+            api.expect(link(weight)).to_be_visible(visible=weight not in SWEPT)
+        seen("group")
         browser.close()
     assert elsewhere == []
-    assert len(list(tmp_path.glob("*.png"))) == 5
+    assert len(list(tmp_path.glob("*.png"))) == 7
+
+
+def test_the_server_is_one_worker_without_the_processes_of_jobs(ui: Ui) -> None:
+    assert requests.get(ui.address, timeout=10).ok
+    server, worker = psutil.Process(ui.process.pid).children(recursive=True)
+    assert server.cmdline()[1:4] == ["-m", "mlflow", "server"]
+    assert worker.ppid() == server.pid
+    assert "uvicorn" in worker.cmdline()
+    assert worker.environ()["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
 
 
 def test_the_address_is_said_when_it_answers_and_ctrl_c_leaves_nothing_behind(ui: Ui) -> None:
