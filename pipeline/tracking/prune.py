@@ -13,6 +13,7 @@ from mlflow.entities import Run as StoredRun
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pipeline import paths
+from pipeline.environment import git
 from pipeline.errors import PipelineError
 from pipeline.experiments import Experiment
 from pipeline.files import read_json
@@ -21,11 +22,12 @@ from pipeline.tracking.records import STAGES
 from pipeline.tracking.run import stage_tag
 from pipeline.tracking.store import first_line, open_store, replaced_runs, shown_uri, store_uri, told
 from pipeline.tracking.sync import FilesOf, all_runs, command_of, find_renamed, is_of_dvc, is_own, run_of
+from pipeline.tracking.tags import PLACE
 
 SETTLING_S = 600.0
 """A run whose experiment is not listed is left alone for so long: DVC saves the experiment after its last stage."""
 COLLECTING_S = 60.0
-"""So long where DVC's process has ended: after that a queue's worker still fetches the experiment from its copy."""
+"""So long where DVC's process in a copy has ended: a queue's worker has yet to fetch the experiment."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Leftover:
 def find_leftovers(experiments: Sequence[Experiment], files_of: FilesOf) -> list[Leftover]:
     """Runs of this clone whose DVC experiment was removed, that failed, or that a later attempt has replaced.
 
-    A run that trained the weights of one that stays, here or in another clone, or those in the workspace, is no
+    A run that trained the weights of one that stays, here or in another clone, or those that are committed, is no
     leftover.
     """
     listed = {(experiment.name, experiment.baseline_rev) for experiment in experiments}
@@ -48,13 +50,13 @@ def find_leftovers(experiments: Sequence[Experiment], files_of: FilesOf) -> list
         runs = all_runs(open_store())
     lacking = [experiment for experiment in experiments if run_of(experiment, runs) is None]
     replaced, renamed = replaced_runs(runs), find_renamed(lacking, experiments, runs, files_of)
-    applied = _applied()
+    committed = _committed()
     reasons: dict[str, str] = {}
     for run in runs:
         tags, run_id = run.data.tags, run.info.run_id
         if not is_own(run) or not is_of_dvc(run) or run.info.status == "RUNNING" or run_id in renamed:
             continue
-        if run_id == applied and run.info.status == "FINISHED":
+        if run_id == committed and run.info.status == "FINISHED":
             continue
         if run_id in replaced:
             reasons[run_id] = "replaced by a later attempt"
@@ -74,16 +76,22 @@ def find_leftovers(experiments: Sequence[Experiment], files_of: FilesOf) -> list
     ]
 
 
-def _applied() -> str | None:
-    """The run that trained the weights in the workspace, perhaps those of an experiment that was applied."""
-    path = paths.repository_root() / paths.RUN
-    return str(read_json(path)["run_id"]) if path.is_file() else None
+def _committed() -> str | None:
+    """The run that trained the weights in the workspace, if they are those of the present commit."""
+    root = paths.repository_root()
+    is_tracked = git("-C", str(root), "ls-files", "--", str(paths.LOCK))
+    is_changed = git("-C", str(root), "status", "--porcelain", "--", str(paths.LOCK))
+    if not (root / paths.RUN).is_file() or not is_tracked or is_changed:
+        return None
+    return str(read_json(root / paths.RUN)["run_id"])
 
 
 def _is_settled(run: StoredRun) -> bool:
     """Whether DVC would have saved the run's experiment by now."""
     ended_s_ago = time.time() - (run.info.end_time or 0) / 1000
-    return ended_s_ago > (COLLECTING_S if has_ended(command_of(run)) else SETTLING_S)
+    if not has_ended(command_of(run)):
+        return ended_s_ago > SETTLING_S
+    return run.data.tags.get(PLACE) == "workspace" or ended_s_ago > COLLECTING_S
 
 
 def delete_for_good(leftovers: Sequence[Leftover]) -> None:

@@ -21,10 +21,15 @@ HARDWARE = {"train": ("device", "devices", "resident"), "evaluate": ("device",)}
 """Parameters that say where it is computed, not what."""
 
 
+PLACE = "dvc.place"
+"""Tag that says whether the stages were executed in the workspace or in one of DVC's copies of it."""
+
+
 def execution_tags(execution: Execution) -> dict[str, str]:
     """Where a run that is executed now comes from."""
     environment = describe_environment("")
-    return origin_tags(execution, environment.get("git_commit", "")) | environment
+    place = "workspace" if Path.cwd().resolve() == repository_root() else "copy"
+    return origin_tags(execution, environment.get("git_commit", "")) | {PLACE: place} | environment
 
 
 def origin_tags(execution: Execution, commit: str) -> dict[str, str]:
