@@ -50,11 +50,11 @@ def main() -> None:
     with joined() as ranks, contextlib.ExitStack() as stack:
         folder = saved = run = None
         if ranks.rank == 0:
-            verify_shards(paths.SHARDS, ("train", "val"))
             folder = stack.enter_context(claimed_folder(state_folder(params)))
             saved = folder.load() if folder else None
             resume = saved["run_id"] if saved else None
             run = stack.enter_context(stage_run("train", params.model_dump(), resume=resume))
+            verify_shards(paths.SHARDS, ("train", "val"))
         saved = ranks.from_first(saved)
         train_on_shards(params, ranks, run, folder, saved)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import itertools
 import os
 import traceback
@@ -66,7 +67,7 @@ def claim_first(cards: Sequence[str], locks: Path) -> int:
 def choose_bf16(precision: str, device: torch.device) -> bool:
     """Whether the network computes in bfloat16: with `auto` on CUDA only, where it is both fast and there."""
     if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return precision == "bf16"
 
 
@@ -92,6 +93,7 @@ def memory_shortage_told(keys: str, fitting: Callable[[], str] = lambda: "") -> 
         if not is_memory_shortage(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+    gc.collect()
     raise PipelineError(f"out of memory; lower {keys}{fitting()}")
 
 
@@ -104,6 +106,7 @@ def largest_fitting(attempt: Callable[[int], object], below: int) -> int:
     """The largest half, quarter, … of `below` for which `attempt` does not run out of memory; 0 if none is."""
     size = below // 2
     while size:
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         try:

@@ -150,7 +150,8 @@ def joined() -> Iterator[Ranks]:
     except (Exception, KeyboardInterrupt, Terminated) as end:
         if ranks.rank == 0:
             # The error of another rank reaches this one as a lost connection, or as the launcher's signal.
-            raise (_error_of_another() or end) from None
+            known = end if isinstance(end, PipelineError) else _error_of_another() or end
+            raise known from None
         _end_beside_first(end)
         raise
     finally:
@@ -165,8 +166,8 @@ def _end_beside_first(end: BaseException) -> None:
         text = str(end) if isinstance(end, PipelineError) else f"{type(end).__name__}: {end}"
         with contextlib.suppress(OSError):
             (Path(os.environ[ERRORS]) / "error").write_text(text, encoding="utf-8")
-            if isinstance(end, PipelineError):
-                raise SystemExit(1) from None
+        if isinstance(end, PipelineError):
+            raise SystemExit(1) from None
 
 
 def _error_of_another() -> PipelineError | None:

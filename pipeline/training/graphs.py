@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class Graphed:
         self._enabled = enabled and device.type == "cuda"
         self._calls: Counter[_Shapes] = Counter()
         self._graphs: dict[_Shapes, _Graph] = {}
-        self._stream = torch.cuda.Stream(device) if self._enabled else None
+        self._shared = _shared(device) if self._enabled else None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         if not self._enabled:
@@ -48,24 +49,39 @@ class Graphed:
 
     def _warm_up(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """An ordinary call on the stream of the capture to come, as PyTorch's notes on CUDA graphs have it."""
-        assert self._stream is not None
-        caller = torch.cuda.current_stream()
-        self._stream.wait_stream(caller)
-        with torch.cuda.stream(self._stream):
+        assert self._shared is not None
+        caller, stream = torch.cuda.current_stream(), self._shared.stream
+        stream.wait_stream(caller)
+        with torch.cuda.stream(stream):
             output = self._function(*inputs)
-        caller.wait_stream(self._stream)
+        caller.wait_stream(stream)
         return output
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> _Graph:
+        assert self._shared is not None
         placed = tuple(torch.empty_like(tensor).copy_(tensor) for tensor in inputs)
         graph = torch.cuda.CUDAGraph()
+        pool, stream = self._shared
         # Threads of this process may use the GPU meanwhile: one of them saves checkpoints.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             output = self._function(*placed)
         return _Graph(graph.replay, placed, output)
 
 
 _Shapes = tuple[torch.Size, ...]
+
+
+class _Shared(NamedTuple):
+    """By all graphs of a device. No two run at a time, and of none is more wanted than its output, which is copied
+    at once: so all may work in the same memory."""
+
+    pool: Any
+    stream: torch.cuda.Stream
+
+
+@functools.cache
+def _shared(device: torch.device) -> _Shared:
+    return _Shared(torch.cuda.graph_pool_handle(), torch.cuda.Stream(device))
 
 
 class _Graph(NamedTuple):
@@ -84,9 +100,6 @@ class Arrival:
             self._values.copy_(values, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
-
-    def is_here(self) -> bool:
-        return self._event is None or bool(self._event.query())
 
     def rows(self) -> list[list[float]]:
         """The (N, M) numbers; waits for them."""

@@ -246,8 +246,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> LR
     """The learning rate by step: `constant`, `cosine` (to 0) or `onecycle` (Smith 2018: up, then to nearly 0)."""
     if name == "onecycle":
         peak = optimizer.param_groups[0]["lr"]
-        # Without the spare step PyTorch raises on the call after the last one.
-        return OneCycleLR(optimizer, max_lr=peak, total_steps=steps + 1, pct_start=0.25)
+        # Without the spare step PyTorch raises on the call after the last one. Adam's momentum stays: the fused
+        # optimizer takes it as a number, which a CUDA graph cannot change.
+        return OneCycleLR(optimizer, max_lr=peak, total_steps=steps + 1, pct_start=0.25, cycle_momentum=False)
     factors: dict[str, Callable[[int], float]] = {
         "constant": lambda _: 1.0,
         "cosine": lambda step: (1 + math.cos(math.pi * min(step / steps, 1))) / 2,
@@ -275,7 +276,8 @@ class _StepLosses:
         self._waiting.append(values)
         if len(self._waiting) == self._log_every:
             self._send_for_waiting()
-        while self._coming and (len(self._coming) > BUNCHES_COMING or self._coming[0].is_here()):
+        # By their number alone, so that all ranks see the same losses at the same step.
+        while len(self._coming) > BUNCHES_COMING:
             self._log(self._coming.popleft().rows())
 
     def finish(self) -> None:

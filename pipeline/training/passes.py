@@ -78,7 +78,8 @@ class WeightGradientsBeside(TorchDispatchMode):
 
     Nothing further back waits for them, and neither kind of kernel fills a GPU: in a network of this size they are
     a quarter of the time of both passes. The streams meet at the block's end; until then nobody may read these
-    gradients. So it is done for `leaves` only: those of a weight that was computed are needed to go on from there.
+    gradients. So it is done for `leaves` only, and each may be the weight of one convolution: a gradient by a
+    weight that was computed is needed to go on from there, and those of a weight that is used twice are added up.
     """
 
     def __init__(self, stream: torch.cuda.Stream, leaves: Iterable[Tensor]) -> None:

@@ -121,6 +121,7 @@ class Recorder:
                 self._end(error)
         finally:
             self._signals.__exit__()
+            self._training = None  # who still has this recorder shall not hold a GPU's memory by it
 
     def _end(self, error: BaseException | None) -> None:
         if self._training is None:

@@ -188,7 +188,6 @@ def test_no_step_waits_for_the_gpu(shards: Path) -> None:
     try:
         losses = [step(rgb, depth_m) for rgb, depth_m in coming]
         arrival = graphs.Arrival(torch.stack(losses))
-        arrival.is_here()
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.tensor(arrival.rows()).isfinite().all()
@@ -246,7 +245,7 @@ def test_a_training_that_was_ended_goes_on(
         found, history = trained(shards, back_on, recorder=recorder, journal=journal)
     other, _ = trained(shards, learning_rate=1.5e-3)
     assert len(history) == OPTIONS.epochs
-    assert distance(found, expected) < 0.5 * distance(other, expected)
+    assert distance(found, expected) < 0.1 * distance(other, expected)
 
 
 def test_a_loss_that_is_not_a_number_is_told_with_its_step(shards: Path) -> None:

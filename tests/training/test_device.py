@@ -36,7 +36,7 @@ def test_the_cpu_computes_in_bf16_only_when_asked(precision: str, bf16: bool) ->
 
 @pytest.mark.parametrize(("supported", "bf16"), [(True, True), (False, False)])
 def test_auto_is_bf16_on_cuda_that_has_it(monkeypatch: pytest.MonkeyPatch, supported: bool, bf16: bool) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     assert choose_bf16("auto", torch.device("cuda")) is bf16
 
 

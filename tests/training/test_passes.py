@@ -21,7 +21,6 @@ class ComesLate(WeightGradientsBeside):
     def __init__(self, _: object, leaves: Any) -> None:
         super().__init__(None, leaves)  # type: ignore[arg-type]
         self._due: list[Callable[[], None]] = []
-        self.moved = 0
 
     def beside(self, func: Any, *args: Any) -> Any:
         now = func(*args)
