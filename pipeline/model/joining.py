@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipeline.model.kernels import kernels_at_hand
+from pipeline.model.kernels import kernels_at_hand, run_both_ways
 
 
 def enlarge_beside(coarse: Tensor, fine: Tensor) -> Tensor:
@@ -40,13 +38,11 @@ def _is_known(coarse: Tensor, fine: Tensor) -> bool:
     )
 
 
-@functools.cache
-def _triton_function(device: torch.device, dtype: torch.dtype) -> type[torch.autograd.Function] | None:
-    def attempt() -> type[torch.autograd.Function]:
-        from pipeline.model.joining_triton import Join
+@kernels_at_hand("the decoder")
+def _triton_function(device: torch.device, dtype: torch.dtype) -> type[torch.autograd.Function]:
+    from pipeline.model.joining_triton import Join
 
-        maps = torch.zeros(1, 16, 2, 2, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        Join.apply(maps, maps)
-        return Join
-
-    return kernels_at_hand("the decoder", attempt)
+    coarse = torch.zeros(1, 16, 2, 2, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    fine = torch.zeros_like(coarse)
+    run_both_ways(Join, coarse.requires_grad_(), fine.requires_grad_())
+    return Join

@@ -23,7 +23,7 @@ class Join(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, coarse: Tensor, fine: Tensor) -> Tensor:
-        ctx.coarse_size = coarse.shape[-2:]
+        ctx.coarse_shape = coarse.shape
         frames, channels, height, width = fine.shape
         joined = torch.empty(
             (frames, 2 * channels, height, width),
@@ -39,22 +39,22 @@ class Join(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_joined: Tensor) -> tuple[Tensor, Tensor]:
         of_joined = of_joined.contiguous(memory_format=torch.channels_last)
-        frames, channels, *_ = of_joined.shape
-        of_fine = of_joined[:, channels // 2 :]
+        frames, channels, height, width = ctx.coarse_shape
         of_coarse = torch.empty(
-            (frames, channels // 2, *ctx.coarse_size),
+            ctx.coarse_shape,
             dtype=of_joined.dtype,
             device=of_joined.device,
             memory_format=torch.channels_last,
         )
+        of_fine = of_joined[:, channels:]
         rows, columns = (
             math.ceil(2 * fine / coarse) + 2
-            for fine, coarse in zip(of_fine.shape[-2:], ctx.coarse_size, strict=True)
+            for fine, coarse in zip(of_fine.shape[-2:], (height, width), strict=True)
         )
-        pixels = frames * ctx.coarse_size[0] * ctx.coarse_size[1]
         with torch.cuda.device_of(of_joined):
             _launch(
-                *(_coarse_gradient_kernel, (of_joined, of_coarse), pixels, of_coarse.shape, of_fine.shape),
+                *(_coarse_gradient_kernel, (of_joined, of_coarse), frames * height * width),
+                *(of_coarse.shape, of_fine.shape),
                 ROWS=rows,
                 COLUMNS=columns,
             )

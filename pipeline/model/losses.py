@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pipeline.model.kernels import kernels_at_hand
+from pipeline.model.kernels import kernels_at_hand, run_both_ways
 
 WINDOW = 11
 """Side of the Gaussian window in pixels."""
@@ -116,16 +116,14 @@ def _sums(
     return _Sums(*function.apply(prediction_m, target_m, valid, data_range, wanted))
 
 
-@functools.cache
-def _triton_function(device: torch.device) -> type[torch.autograd.Function] | None:
-    def attempt() -> type[torch.autograd.Function]:
-        from pipeline.model import losses_triton
+@kernels_at_hand("the loss")
+def _triton_function(device: torch.device) -> type[torch.autograd.Function]:
+    from pipeline.model.losses_triton import LossSums
 
-        maps = torch.zeros(1, 1, WINDOW, WINDOW, device=device)
-        losses_triton.value_sums(maps, maps, maps == 0, DATA_RANGE_M, gradients=1)
-        return losses_triton.LossSums
-
-    return kernels_at_hand("the loss", attempt)
+    target_m = torch.zeros(1, 1, WINDOW, WINDOW, device=device)
+    prediction_m = torch.zeros_like(target_m, requires_grad=True)
+    run_both_ways(LossSums, prediction_m, target_m, target_m == 0, DATA_RANGE_M, (True, False))
+    return LossSums
 
 
 class _LossSums(torch.autograd.Function):

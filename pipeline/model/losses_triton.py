@@ -29,9 +29,9 @@ loads for all taps at a time already take 64 to 76 registers."""
 TAPS = tl.constexpr(losses.WINDOW)
 MARGIN = tl.constexpr(losses.MARGIN)
 MIDDLE = tl.constexpr(losses.WINDOW // 2)
-# The weight of tap t is PEAK * DECAY ** (t - 5)², constants for the compiler.
+# The weight of tap t is PEAK * DECAY ** (t - MIDDLE)², constants for the compiler.
 DECAY = tl.constexpr(math.exp(-1 / (2 * losses.SIGMA**2)))
-PEAK = tl.constexpr(1 / sum(math.exp(-((t - 5) ** 2) / (2 * losses.SIGMA**2)) for t in range(losses.WINDOW)))
+PEAK = tl.constexpr(1 / sum(DECAY.value ** (t - MIDDLE.value) ** 2 for t in range(losses.WINDOW)))
 
 
 class LossSums(torch.autograd.Function):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor, nn
 
-from pipeline.model.kernels import kernels_at_hand
+from pipeline.model.kernels import kernels_at_hand, run_both_ways
 
 
 def norm_act(features: Tensor, norm: nn.Module, *, residual: Tensor | None = None, relu: bool) -> Tensor:
@@ -45,15 +43,12 @@ def _is_fusible(features: Tensor, norm: nn.Module, residual: Tensor | None) -> b
     )
 
 
-@functools.cache
-def _triton_function(device: torch.device, dtype: torch.dtype) -> type[torch.autograd.Function] | None:
-    def attempt() -> type[torch.autograd.Function]:
-        from pipeline.model.normalisation_triton import NormAct
+@kernels_at_hand("normalisation")
+def _triton_function(device: torch.device, dtype: torch.dtype) -> type[torch.autograd.Function]:
+    from pipeline.model.normalisation_triton import NormAct
 
-        features = torch.zeros(2, 16, 2, 2, device=device, dtype=dtype)
-        norm = nn.BatchNorm2d(16, device=device)
-        features = features.contiguous(memory_format=torch.channels_last)
-        NormAct.apply(features, norm.weight, norm.bias, None, norm, True)
-        return NormAct
-
-    return kernels_at_hand("normalisation", attempt)
+    features = torch.zeros(2, 16, 2, 2, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    norm = nn.BatchNorm2d(16, device=device)
+    for residual in (None, torch.zeros_like(features, requires_grad=True)):
+        run_both_ways(NormAct, features.requires_grad_(), norm.weight, norm.bias, residual, norm, True)
+    return NormAct

@@ -1,4 +1,4 @@
-"""What the Triton kernels make of cases in a file: `python -m tests.model.kernels CASES RESULTS`.
+"""What a function makes of cases by Triton kernels: `python -m tests.model.kernels MODULE:FUNCTION CASES RESULTS`.
 
 They run on the GPU, and where there is none in Triton's interpreter, which has to be asked for before Triton is
 first imported: hence a process of its own.
@@ -6,57 +6,54 @@ first imported: hence a process of its own.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
+import subprocess
 import sys
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
-from torch import Tensor
 
+ROOT = Path(__file__).parents[2]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed: see requirements-benchmark.lock"
+)
+needs_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
 
 
-class Case(NamedTuple):
-    prediction_m: Tensor
-    target_m: Tensor
-    valid: Tensor | None
-    wanted: tuple[bool, bool]
-    tile: tuple[int, int]
-    """rows and columns"""
+def made_by_kernels(
+    function: Callable[..., tuple[Any, ...]],
+    cases: Iterable[tuple[Any, ...]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[tuple[Any, ...]]:
+    """What the function of a test module returns for the arguments in each case, all of them on the CPU."""
+    folder = tmp_path_factory.mktemp("kernels")
+    torch.save([tuple(case) for case in cases], folder / "cases")
+    name = f"{function.__module__}:{function.__name__}"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.model.kernels", name, folder / "cases", folder / "results"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    results: list[tuple[Any, ...]] = torch.load(folder / "results")
+    return results
 
 
-class Result(NamedTuple):
-    squared_error: Tensor
-    dissimilarity: Tensor
-    counts: Tensor
-    of_squared_error: list[Tensor]
-    """gradients by those maps that were wanted"""
-    of_dissimilarity: list[Tensor]
-    of_both: list[Tensor]
-    """of 3 times the first and -2 times the second"""
-
-
-def results_of(case: Case) -> Result:
-    from pipeline.model import losses_triton
-
-    losses_triton.ROWS, losses_triton.COLUMNS = case.tile
-    maps = [maps.to(DEVICE) for maps in case[:2]]
-    valid = None if case.valid is None else case.valid.to(DEVICE)
-    leaves = [one.requires_grad_() for one, want in zip(maps, case.wanted, strict=True) if want]
-    *sums, counts = losses_triton.LossSums.apply(*maps, valid, 10.0, case.wanted)
-    gradients: list[list[Tensor]] = [[], [], []]
-    if leaves:
-        for number, value in enumerate((*sums, 3 * sums[0] - 2 * sums[1])):
-            gradients[number] = [one.cpu() for one in torch.autograd.grad(value, leaves, retain_graph=True)]
-    return Result(*(value.detach().cpu() for value in (*sums, counts)), *gradients)
-
-
-def main() -> None:
-    cases: list[dict[str, Any]] = torch.load(sys.argv[1])
-    torch.save([results_of(Case(**case))._asdict() for case in cases], sys.argv[2])
+def main(name: str, cases: str, results: str) -> None:
+    module, function = name.split(":")
+    run = getattr(importlib.import_module(module), function)
+    torch.save([tuple(run(*case)) for case in torch.load(cases)], results)
 
 
 if __name__ == "__main__":
     if DEVICE == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"
-    main()
+    main(*sys.argv[1:])

@@ -1,20 +1,17 @@
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pipeline.model import joining
 from pipeline.model.joining import enlarge_beside
+from tests.model.kernels import DEVICE, made_by_kernels, needs_triton
 
-ROOT = Path(__file__).parents[2]
 SIZES = [
     ((8, 10), (15, 20)),
     ((3, 4), (6, 8)),
@@ -64,20 +61,34 @@ def test_under_autocast_the_type_of_the_features_stays() -> None:
         assert enlarge_beside(maps, torch.ones(1, 2, 6, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
+def test_where_the_kernels_do_not_run_the_decoder_says_so_and_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "pipeline.model.joining_triton", raising=False)
+    monkeypatch.delattr("pipeline.model.joining_triton", raising=False)
+    with pytest.warns(UserWarning, match="without its Triton kernels.*triton"):
+        assert joining._triton_function.__wrapped__(torch.device("cpu"), torch.float32) is None
+
+
+def of_kernels(coarse: Tensor, fine: Tensor, of_joined: Tensor, block: int) -> tuple[Tensor, ...]:
+    """The joined map, and its gradients by both."""
+    from pipeline.model import joining_triton
+
+    joining_triton.BLOCK = block
+    leaves = [
+        maps.to(DEVICE).contiguous(memory_format=torch.channels_last).requires_grad_() for maps in (coarse, fine)
+    ]
+    joined = joining_triton.Join.apply(*leaves)
+    assert joined.is_contiguous(memory_format=torch.channels_last)
+    gradients = torch.autograd.grad(joined, leaves, of_joined.to(DEVICE))
+    return tuple(each.detach().cpu() for each in (joined, *gradients))
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Tensor, ...]]:
-    folder = tmp_path_factory.mktemp("joining")
-    torch.save([made(number) for number in range(len(KINDS))], folder / "cases")
-    command = [sys.executable, "-m", "tests.model.joining_kernels", str(folder / "cases"), str(folder / "results")]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found: list[tuple[Tensor, ...]] = torch.load(folder / "results")
-    return found
+    return made_by_kernels(of_kernels, map(made, range(len(KINDS))), tmp_path_factory)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed: see requirements-benchmark.lock"
-)
+@needs_triton
 @pytest.mark.parametrize("number", range(len(KINDS)))
 def test_the_kernels_do_what_pytorch_does(results: list[tuple[Tensor, ...]], number: int) -> None:
     coarse, fine, of_joined, _ = made(number)

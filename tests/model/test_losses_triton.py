@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
 import sys
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +10,7 @@ from torch import Tensor
 
 from pipeline.model import losses
 from pipeline.model.losses import DepthLoss, ssim
-from tests.model.kernels import Case, Result
+from tests.model.kernels import DEVICE, made_by_kernels, needs_gpu, needs_triton
 from tests.model.test_losses import (
     blobs_missing,
     clean_windows,
@@ -23,11 +20,26 @@ from tests.model.test_losses import (
     textbook_ssim,
 )
 
-ROOT = Path(__file__).parents[2]
-needs_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed: see requirements-benchmark.lock"
-)
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+class Case(NamedTuple):
+    prediction_m: Tensor
+    target_m: Tensor
+    valid: Tensor | None
+    wanted: tuple[bool, bool]
+    tile: tuple[int, int]
+    """rows and columns"""
+
+
+class Result(NamedTuple):
+    squared_error: Tensor
+    dissimilarity: Tensor
+    counts: Tensor
+    of_squared_error: list[Tensor]
+    """gradients by those maps that were wanted"""
+    of_dissimilarity: list[Tensor]
+    of_both: list[Tensor]
+    """of 3 times the first and -2 times the second"""
+
 
 SIZES = [(11, 11), (11, 40), (33, 12), (37, 53)]
 NOISES_M = [0.03, 0.3, 2.0]
@@ -72,20 +84,26 @@ _case("not finite where known", 1, 24, 31)
 CASES["not finite where known"].prediction_m[0, 0, 12, 12] = float("nan")
 
 
+def of_kernels(*fields: Any) -> Result:
+    from pipeline.model import losses_triton
+
+    case = Case(*fields)
+    losses_triton.ROWS, losses_triton.COLUMNS = case.tile
+    maps = [maps.to(DEVICE) for maps in case[:2]]
+    valid = None if case.valid is None else case.valid.to(DEVICE)
+    leaves = [one.requires_grad_() for one, want in zip(maps, case.wanted, strict=True) if want]
+    *sums, counts = losses_triton.LossSums.apply(*maps, valid, 10.0, case.wanted)
+    gradients: list[list[Tensor]] = [[], [], []]
+    if leaves:
+        for number, value in enumerate((*sums, 3 * sums[0] - 2 * sums[1])):
+            gradients[number] = [one.cpu() for one in torch.autograd.grad(value, leaves, retain_graph=True)]
+    return Result(*(value.detach().cpu() for value in (*sums, counts)), *gradients)
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """What the kernels make of the cases, on the GPU or else in Triton's interpreter."""
-    folder = tmp_path_factory.mktemp("kernels")
-    torch.save([case._asdict() for case in CASES.values()], folder / "cases")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.model.kernels", folder / "cases", folder / "results"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(zip(CASES, (Result(**one) for one in torch.load(folder / "results")), strict=True))
+    found = made_by_kernels(of_kernels, CASES.values(), tmp_path_factory)
+    return dict(zip(CASES, (Result(*one) for one in found), strict=True))
 
 
 def clean_of(case: Case) -> np.ndarray:

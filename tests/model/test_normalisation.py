@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import os
-import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -16,13 +12,31 @@ from pipeline.model import normalisation
 from pipeline.model.network import build_network
 from pipeline.model.normalisation import norm_act
 from pipeline.training.distributed import SharedBatchNorm2d
-from tests.model.normalisation_kernels import Case, Result, layer_of
+from tests.model.kernels import DEVICE, made_by_kernels, needs_gpu, needs_triton
 
-ROOT = Path(__file__).parents[2]
-needs_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed: see requirements-benchmark.lock"
-)
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+class Case(NamedTuple):
+    features: Tensor
+    weight: Tensor
+    bias: Tensor
+    residual: Tensor | None
+    relu: bool
+    of_output: Tensor
+    momentum: float
+    programs: int
+    block_bytes: int
+
+
+class Result(NamedTuple):
+    output: Tensor
+    of_features: Tensor
+    of_weight: Tensor
+    of_bias: Tensor
+    of_residual: Tensor | None
+    running_mean: Tensor
+    running_var: Tensor
+    batches: Tensor
+
 
 SHAPES = [(2, 4, 5, 7), (1, 16, 2, 3), (2, 48, 9, 11), (3, 80, 8, 10), (2, 20, 6, 7), (2, 1, 4, 4), (4, 16, 33, 37)]
 KINDS = list(itertools.product((torch.float32, torch.bfloat16), (True, False), (False, True)))
@@ -77,20 +91,42 @@ for summed in (False, True):
     _case(f"not finite, summed {summed}", 2, 16, 9, 5, summed=summed).features[1, 3, 4, 2] = float("nan")
 
 
+def layer_of(case: Case, device: str = "cpu") -> nn.BatchNorm2d:
+    """The layer as it is before: neither its numbers nor its statistics are those of a new one."""
+    norm = nn.BatchNorm2d(len(case.weight), momentum=case.momentum)
+    with torch.no_grad():
+        norm.weight.copy_(case.weight)
+        norm.bias.copy_(case.bias)
+        norm.running_mean.copy_(torch.linspace(-1, 1, len(case.weight)))
+        norm.running_var.copy_(torch.linspace(0.5, 2, len(case.weight)))
+        norm.num_batches_tracked.fill_(41)
+    return norm.to(device)
+
+
+def of_kernels(*fields: Any) -> Result:
+    from pipeline.model import normalisation_triton
+
+    case = Case(*fields)
+    normalisation_triton.PROGRAMS, normalisation_triton.BLOCK_BYTES = case.programs, case.block_bytes
+    norm = layer_of(case, DEVICE)
+    features = case.features.to(DEVICE).contiguous(memory_format=torch.channels_last).requires_grad_()
+    leaves = [features, norm.weight, norm.bias]
+    residual = None
+    if case.residual is not None:
+        residual = case.residual.to(DEVICE).requires_grad_()
+        leaves.append(residual)
+    output = normalisation_triton.NormAct.apply(features, norm.weight, norm.bias, residual, norm, case.relu)
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    found = torch.autograd.grad(output, leaves, case.of_output.to(DEVICE))
+    gradients = [each.cpu() for each in found] + [None] * (4 - len(found))
+    statistics = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+    return Result(output.detach().cpu(), *gradients, *(each.cpu() for each in statistics))
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """What the kernels make of the cases, on the GPU or else in Triton's interpreter."""
-    folder = tmp_path_factory.mktemp("kernels")
-    torch.save([case._asdict() for case in CASES.values()], folder / "cases")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.model.normalisation_kernels", folder / "cases", folder / "results"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(zip(CASES, (Result(**one) for one in torch.load(folder / "results")), strict=True))
+    found = made_by_kernels(of_kernels, CASES.values(), tmp_path_factory)
+    return dict(zip(CASES, (Result(*one) for one in found), strict=True))
 
 
 def textbook(case: Case) -> Result:
