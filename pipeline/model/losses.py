@@ -11,13 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pipeline.model.kernels import kernels_at_hand, run_both_ways
+from pipeline.model.window import K1, K2, MARGIN, SIGMA, WINDOW
 
-WINDOW = 11
-"""Side of the Gaussian window in pixels."""
-MARGIN = WINDOW - 1
-"""By how much a map is longer than the map of its windows."""
-SIGMA = 1.5
-K1, K2 = 0.01, 0.03
 DATA_RANGE_M = 10.0
 PIXELS_AT_ONCE = 320_000
 """Of the frames that a CPU works on at once: four of 240 x 320. Sixteen on two threads take 26 ms one at a time, 32

@@ -20,18 +20,18 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pipeline.model import losses
+from pipeline.model import window
 
 ROWS, COLUMNS, WARPS = 4, 64, 8
 """Of a strip, and how many columns of it a program works on at once with that many warps: one pixel a thread, whose
 loads for all taps at a time already take 64 to 76 registers."""
 
-TAPS = tl.constexpr(losses.WINDOW)
-MARGIN = tl.constexpr(losses.MARGIN)
-MIDDLE = tl.constexpr(losses.WINDOW // 2)
+TAPS = tl.constexpr(window.WINDOW)
+MARGIN = tl.constexpr(window.MARGIN)
+MIDDLE = tl.constexpr(window.WINDOW // 2)
 # The weight of tap t is PEAK * DECAY ** (t - MIDDLE)², constants for the compiler.
-DECAY = tl.constexpr(math.exp(-1 / (2 * losses.SIGMA**2)))
-PEAK = tl.constexpr(1 / sum(DECAY.value ** (t - MIDDLE.value) ** 2 for t in range(losses.WINDOW)))
+DECAY = tl.constexpr(math.exp(-1 / (2 * window.SIGMA**2)))
+PEAK = tl.constexpr(1 / sum(DECAY.value ** (t - MIDDLE.value) ** 2 for t in range(window.WINDOW)))
 
 
 class LossSums(torch.autograd.Function):
@@ -82,8 +82,8 @@ def value_sums(
     partials = x_m.new_empty(4, frames * strips)
     slopes = None
     if gradients:
-        slopes = x_m.new_empty(frames, 2 + gradients, height - losses.MARGIN, width - losses.MARGIN)
-    two_c1, two_c2 = (2 * (k * data_range) ** 2 for k in (losses.K1, losses.K2))
+        slopes = x_m.new_empty(frames, 2 + gradients, height - window.MARGIN, width - window.MARGIN)
+    two_c1, two_c2 = (2 * (k * data_range) ** 2 for k in (window.K1, window.K2))
     with torch.cuda.device_of(x_m):
         _value_kernel[(strips, frames)](
             *(x_m, y_m, valid, moments, slopes, partials, height, width, data_range, two_c1, two_c2),
