@@ -28,7 +28,7 @@ from pipeline.training.tracker import Tracker
 from pipeline.training.validation import Validation
 
 BUNCHES_COMING = 2
-"""How many bunches of losses may be on their way from the device before they are waited for."""
+"""How many bunches of losses may be on their way from a GPU before they are waited for."""
 
 
 @dataclass(frozen=True)
@@ -276,8 +276,8 @@ class _StepLosses:
         self._waiting.append(values)
         if len(self._waiting) == self._log_every:
             self._send_for_waiting()
-        # By their number alone, so that all ranks see the same losses at the same step.
-        while len(self._coming) > BUNCHES_COMING:
+        # By their number alone, so that all ranks see the same losses at the same step. A processor's are there at once.
+        while len(self._coming) > (BUNCHES_COMING if values.is_cuda else 0):
             self._log(self._coming.popleft().rows())
 
     def finish(self) -> None:
