@@ -276,7 +276,7 @@ class _StepLosses:
         self._waiting.append(values)
         if len(self._waiting) == self._log_every:
             self._send_for_waiting()
-        # By their number alone, so that all ranks see the same losses at the same step. A processor's are there at once.
+        # By their number alone, so that all ranks see the same losses at the same step; a processor's are there.
         while len(self._coming) > (BUNCHES_COMING if values.is_cuda else 0):
             self._log(self._coming.popleft().rows())
 
