@@ -1,9 +1,9 @@
 """A whole training of the size of NYU Depth v2 on a GPU: 100 epochs of 795 frames at 240 x 320, batch 16.
 
-The time of the loop is that from the end of the first epoch to the end of the last, for all of its epochs: with
-their ends, logging, states and checkpoints, without what a new process loads and compiles at first. There are no
-validation frames. `stage_s` tells what the whole took: opening the run, bringing the frames to the GPU, training,
-sending the rest, closing the run; that of the first training also holds what a new process loads.
+The time of the loop is by the times of the losses that it logs, so the first ten steps are left out, in which
+CUDA's libraries are loaded; the ends of all epochs but the last, logging, states and checkpoints are in it. There
+are no validation frames. `stage_s` tells what the whole took: opening the run, bringing the frames to the GPU,
+training, sending the rest, closing the run; that of the first training also holds what a new process loads.
 """
 
 from __future__ import annotations
