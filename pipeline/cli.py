@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="delete the MLflow runs of removed and failed DVC experiments",
         description="Show the runs of this clone whose DVC experiment was removed, that failed or were killed, or "
         "that a later attempt has replaced; with --yes delete them for good, with their artifacts. A run that "
-        "trained the weights of one that stays, or those in the workspace, is left.",
+        "trained the weights of one that stays, or those of the present commit, is left.",
     )
     prune.add_argument("--yes", action="store_true", help="delete what is shown")
 
