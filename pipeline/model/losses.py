@@ -41,9 +41,6 @@ def ssim(
     Raises ValueError if shapes differ or a map is smaller than the window.
     """
     sums = _loss_sums(prediction_m, target_m, valid, data_range)
-    if valid is None:  # a number that is known here saves a GPU five operations
-        frames, _, height, width = prediction_m.shape
-        return 1 - sums.dissimilarity * (2 / max(1, frames * (height - MARGIN) * (width - MARGIN)))
     return 1 - 2 * (sums.dissimilarity / _above_zero(sums.counts)[1])
 
 
