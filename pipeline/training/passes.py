@@ -18,7 +18,7 @@ class GpuPasses:
     """Does what `predict` and `backward` do, with fewer kernels, and more of them at a time.
 
     In bfloat16 the convolutions get copies of their weights which are cast by one kernel all together, and so are
-    their gradients. Autocast alone does it by one for each weight and one for each gradient, 7 % of a step.
+    their gradients. Autocast alone does it by one for each weight and one for each gradient.
     """
 
     def __init__(self, network: nn.Module, bf16: bool) -> None:
