@@ -19,6 +19,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import fields
 
 import torch
 
@@ -112,7 +113,7 @@ class _Training:
             return {}
         params, settings = self._params, self._params.train
         options = params.network.model_dump()
-        elsewhere = {"batch_size", "precision", "device", "devices", "resident", "epochs"}
+        shared = {field.name for field in fields(TrainingOptions)} - {"epochs"}
         self._warm_up()
         torch.manual_seed(params.seed)
         network = build_network(**options).to(self.device)
@@ -131,7 +132,7 @@ class _Training:
                 Batches(self.train, settings.batch_size, self.device, shuffle_seed=params.seed),
                 Batches(self.val, settings.batch_size, self.device),
                 TrainingOptions(
-                    **settings.model_dump(exclude=elsewhere),
+                    **settings.model_dump(include=shared),
                     epochs=self._epochs,
                     bf16=False,
                     log_every_steps=params.tracking.log_every_steps,

@@ -24,6 +24,9 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
+WHERE_COMPUTED = ("train.device", "train.devices", "train.resident", "evaluate.device")
+"""Parameters that say where something is computed, not what comes of it."""
+
 
 def _devices(value: Any) -> int | str:
     # A union would be told as two errors, one for each of its types.

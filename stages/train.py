@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pipeline.errors import reported_to_user
 from pipeline.files import sha256_of, write_json
 from pipeline.model.losses import DepthLoss
 from pipeline.model.network import build_network
-from pipeline.params import Params, flatten, load_params
+from pipeline.params import WHERE_COMPUTED, Params, flatten, load_params
 from pipeline.tracking.pictures import SamplePictures
 from pipeline.training.device import choose_bf16, claim_device, largest_fitting, memory_shortage_told
 from pipeline.training.distributed import Ranks, count_devices, is_launched, joined, launch
@@ -35,9 +36,6 @@ from pipeline.training.outputs import OutputFiles
 from pipeline.training.recorder import Recorder
 from pipeline.training.resume import StateFolder, claimed_folder, state_key
 from pipeline.training.tracker import NullTracker, Tracker
-
-ELSEWHERE = {"device", "devices", "resident"}
-"""Keys of `train` that say where a training runs, not what comes of it: it can be gone on with elsewhere."""
 
 
 def main() -> None:
@@ -69,7 +67,7 @@ def state_folder(params: Params) -> Path:
     decisive = {
         key: value
         for key, value in flat.items()
-        if key.removeprefix("train.") not in ELSEWHERE
+        if key not in WHERE_COMPUTED  # a training can be gone on with elsewhere
         and any(key == name or key.startswith(f"{name}.") for name in stage["params"])
     }
     code = {name: sha256_of(Path(name)) for name in stage["deps"] if name.endswith(".py")}
@@ -133,7 +131,7 @@ def train_on_shards(
             batches("train", shuffle_seed=params.seed, augmentation=augmentation if at_step else None),
             batches("val"),
             TrainingOptions(
-                **settings.model_dump(exclude={"batch_size", "precision", *ELSEWHERE}),
+                **settings.model_dump(include={field.name for field in fields(TrainingOptions)}),
                 bf16=choose_bf16(settings.precision, device),
                 log_every_steps=params.tracking.log_every_steps,
             ),

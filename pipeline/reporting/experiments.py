@@ -11,18 +11,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from pipeline.params import WHERE_COMPUTED
 from pipeline.reporting.inputs import Experiments
 from pipeline.tracking import table
 
 UNCOMPARED = (
     "params.tracking.",
     "params.report.",
-    "params.train.device",
-    "params.train.devices",
-    "params.train.resident",
     "params.evaluate.examples",
     "params.evaluate.batch_size",
-    "params.evaluate.device",
+    *(f"params.{name}" for name in WHERE_COMPUTED),
 )
 """Beginnings of parameters that change no score: what is shown and logged, and the hardware."""
 SEED = "params.seed"

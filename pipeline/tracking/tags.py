@@ -14,12 +14,9 @@ from typing import Any
 
 from pipeline.environment import describe_environment
 from pipeline.files import locked, write_text
+from pipeline.params import WHERE_COMPUTED, flatten
 from pipeline.paths import STATE, repository_root
 from pipeline.tracking.execution import Execution
-
-HARDWARE = {"train": ("device", "devices", "resident"), "evaluate": ("device",)}
-"""Parameters that say where it is computed, not what."""
-
 
 PLACE = "dvc.place"
 """Tag that says whether the stages were executed in the workspace or in one of DVC's copies of it."""
@@ -63,11 +60,9 @@ def _clone_id(root: Path) -> str:
 def group_tags(params: Mapping[str, Any], group: str | None) -> dict[str, str]:
     """By `group` MLflow's UI puts runs together; without a name they are those that differ in the seed only."""
     compared = {
-        section: {key: value for key, value in content.items() if key not in HARDWARE.get(section, ())}
-        if isinstance(content, Mapping)
-        else content
-        for section, content in params.items()
-        if section not in ("seed", "tracking")
+        key: value
+        for key, value in flatten(params).items()
+        if key not in ("seed", *WHERE_COMPUTED) and not key.startswith("tracking.")
     }
     return {"group": group or f"seeds-{digest(json.dumps(compared, sort_keys=True, default=str))[:8]}"}
 
