@@ -178,6 +178,20 @@ def test_onecycle_rises_for_a_quarter_of_the_steps_and_falls_to_nothing() -> Non
     assert found.index(max(found)) == 24
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
+def test_a_schedule_moves_the_rate_and_no_other_number_of_the_optimizer(schedule: str) -> None:
+    """A CUDA graph keeps those that it was made with."""
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=0.3)
+    scheduler = make_schedule(optimizer, schedule, 20)
+    others = []
+    for _ in range(20):
+        others.append({key: optimizer.param_groups[0][key] for key in ("betas", "eps", "weight_decay")})
+        optimizer.step()
+        scheduler.step()
+    assert all(each == others[0] for each in others)
+    assert others[0]["betas"] == (0.9, 0.999)
+
+
 def test_the_learning_rate_of_an_epoch_is_the_one_that_it_starts_with(folder: Path) -> None:
     history, _ = run(folder, Affine(), epochs=4, schedule="cosine", learning_rate=0.1)
     expected = [0.1 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
