@@ -8,12 +8,25 @@ import numpy as np
 
 from pipeline.data.frames import Frames
 from pipeline.data.shards import write_shards
+from pipeline.training.loop import TrainingOptions
 
 SIZE = (32, 40)
 TRAIN, VAL = 10, 3
 BATCH = 4
 STEPS = 3
 """steps an epoch"""
+OPTIONS = TrainingOptions(
+    epochs=3,
+    learning_rate=0.01,
+    schedule="onecycle",
+    weight_decay=0.01,
+    gradient_clip_norm=1.0,
+    ema_decay=0.9,
+    early_stopping_epochs=0,
+    bf16=False,
+    log_every_steps=2,
+)
+"""With everything on that has a state."""
 
 
 class Slopes:

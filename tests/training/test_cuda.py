@@ -23,28 +23,20 @@ from pipeline.training.device import largest_fitting, memory_shortage_told, pred
 from pipeline.training.distributed import Ranks
 from pipeline.training.history import Epoch
 from pipeline.training.journal import Journal
-from pipeline.training.loop import TrainingOptions, train
+from pipeline.training.loop import train
 from pipeline.training.passes import GpuPasses
 from pipeline.training.recorder import Recorder
 from pipeline.training.resume import StateFolder
 from pipeline.training.step import Step
 from pipeline.training.tracker import NullTracker
+from tests.training import slopes
 from tests.training.slopes import BATCH, write_slopes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-OPTIONS = TrainingOptions(
-    epochs=8,  # each shape of a batch is met often enough for its graph to be made and replayed
-    learning_rate=2e-3,
-    schedule="onecycle",
-    weight_decay=0.01,
-    gradient_clip_norm=1.0,
-    ema_decay=0.9,
-    early_stopping_epochs=0,
-    bf16=False,
-    log_every_steps=2,
-)
+# Of so many epochs that each shape of a batch is met often enough for its graph to be made and replayed.
+OPTIONS = replace(slopes.OPTIONS, epochs=8, learning_rate=2e-3)
 AUGMENTATION = Augmentation(0.5, 0.02)
 
 

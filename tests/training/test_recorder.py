@@ -24,21 +24,10 @@ from pipeline.training.journal import Journal
 from pipeline.training.loop import TrainingOptions, train
 from pipeline.training.recorder import Reached, Recorder
 from pipeline.training.resume import StateFolder, claimed_folder
-from tests.training.slopes import BATCH, STEPS, write_slopes
+from tests.training.slopes import BATCH, OPTIONS, STEPS, write_slopes
 
 CPU = torch.device("cpu")
-EPOCHS = 3
-OPTIONS = TrainingOptions(
-    epochs=EPOCHS,
-    learning_rate=0.01,
-    schedule="onecycle",
-    weight_decay=0.01,
-    gradient_clip_norm=1.0,
-    ema_decay=0.9,
-    early_stopping_epochs=0,
-    bf16=False,
-    log_every_steps=2,
-)
+EPOCHS = OPTIONS.epochs
 Hook = Callable[[str], None]
 
 
