@@ -27,6 +27,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EPOCHS = 10
 MOMENTS_S = 1.0
 """About what the training takes after its first state is there."""
+LEISURELY_S = 0.5
+"""A step of a training that a signal must find at work, however busy the machine is."""
 KILLS = int(os.environ.get("DEPTH_KILLS", "3"))
 """`make soak` takes twenty."""
 
@@ -47,9 +49,14 @@ class Work:
         self.params["train"] |= {"epochs": EPOCHS, "batch_size": 4, "device": "cpu", "ema_decay": 0.9}
         self.params["tracking"]["log_every_steps"] = 2
 
-    def start(self, **options: Any) -> subprocess.Popen[str]:
+    def start(self, *, step_s: float = 0.0, **options: Any) -> subprocess.Popen[str]:
+        """step_s: seconds that a step takes at least."""
         (self.root / "params.yaml").write_text(yaml.safe_dump(self.params), encoding="utf-8")
-        environment = clean_environment() | {"DVC_ROOT": str(self.root), "OMP_NUM_THREADS": "1"}
+        environment = clean_environment() | {
+            "DVC_ROOT": str(self.root),
+            "OMP_NUM_THREADS": "1",
+            "DEPTH_STEP_S": str(step_s),
+        }
         # DVC deletes a stage's outputs before it runs.
         shutil.rmtree(self.root / "models", ignore_errors=True)
         command = [sys.executable, "-m", "tests.stages.eager_train"]
@@ -134,7 +141,7 @@ def test_kill_9_at_a_random_moment_changes_nothing(
 def test_a_signal_saves_and_leaves_at_once_with_its_own_status(
     work: Work, uninterrupted: dict[str, dict[str, torch.Tensor]], number: int, status: int
 ) -> None:
-    process = work.start()
+    process = work.start(step_s=LEISURELY_S)
     wait_until(lambda: bool(work.states()), 60, "a state is saved")
     sent = time.monotonic()
     process.send_signal(number)
@@ -151,7 +158,7 @@ def test_a_signal_saves_and_leaves_at_once_with_its_own_status(
 
 
 def test_changed_parameters_start_afresh_and_leave_the_state_of_the_others(work: Work) -> None:
-    process = work.start()
+    process = work.start(step_s=LEISURELY_S)
     wait_until(lambda: bool(work.states()), 60, "a state is saved")
     process.terminate()
     process.communicate(timeout=30)
@@ -166,7 +173,7 @@ def test_changed_parameters_start_afresh_and_leave_the_state_of_the_others(work:
 def test_a_signal_to_one_rank_ends_all_and_the_training_goes_on_with_another_number_of_devices(work: Work) -> None:
     epochs = 4 * EPOCHS  # not at its end yet when the signal comes, however busy the machine is
     work.params["train"] |= {"devices": 2, "epochs": epochs}
-    process = work.start()
+    process = work.start(step_s=LEISURELY_S)
     wait_until(lambda: bool(work.states()), 60, "a state is saved")
     ranks = psutil.Process(process.pid).children()
     second = next(rank for rank in ranks if rank.environ().get("RANK") == "1")
