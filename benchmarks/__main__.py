@@ -6,7 +6,8 @@ import argparse
 import importlib
 from pathlib import Path
 
-from benchmarks.entries import RESULTS, environment_of, save, table
+from benchmarks.entries import environment_of, save, table
+from pipeline import paths
 from pipeline.errors import reported_to_user
 
 SUBJECTS = {
@@ -29,7 +30,7 @@ def main() -> None:
         epilog="\n".join(["names:", *(f"  {name:<10} {what}" for name, what in SUBJECTS.items())]),
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: everything)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"results (default: {RESULTS})")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"results (default: {paths.BENCHMARKS})")
     parser.add_argument(
         "--quick", action="store_true", help="smallest sizes: shows that it works; written only with --out"
     )
@@ -37,7 +38,7 @@ def main() -> None:
     for name in options.names:
         if name not in SUBJECTS:
             parser.error(f"there is no benchmark '{name}'; there is {', '.join(SUBJECTS)}")
-    out = options.out or (None if options.quick else RESULTS)
+    out = options.out or (None if options.quick else paths.BENCHMARKS)
     with reported_to_user("depth bench"):
         for name in options.names or SUBJECTS:
             entries = importlib.import_module(f"benchmarks.{name}").measure(options.quick)

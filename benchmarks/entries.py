@@ -14,8 +14,6 @@ import torch
 from pipeline.environment import describe_environment
 from pipeline.files import read_json, write_json
 
-RESULTS = Path("reports/benchmarks.json")
-
 
 @dataclass(frozen=True)
 class Entry:

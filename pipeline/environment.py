@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pipeline import paths
 
-WRITTEN_BY_DVC = (paths.PARAMS, paths.LOCK, paths.HISTORY, paths.METRICS, paths.PER_IMAGE)
-"""Tracked files that an experiment changes: its parameters, which are told elsewhere, and its results."""
+NOT_BY_HAND = (paths.PARAMS, paths.LOCK, paths.HISTORY, paths.METRICS, paths.PER_IMAGE, paths.BENCHMARKS)
+"""Tracked files that the program changes: an experiment's parameters, which are told elsewhere, and results."""
 PACKAGES = ("torch", "numpy", "h5py", "safetensors", "mlflow", "dvc")
 
 
@@ -33,7 +33,7 @@ def _dirty() -> str:
     """Whether a person changed tracked files since the commit; empty where there is none."""
     if not git("rev-parse", "HEAD"):
         return ""
-    others = [f":(exclude){path.as_posix()}" for path in WRITTEN_BY_DVC]
+    others = [f":(exclude){path.as_posix()}" for path in NOT_BY_HAND]
     return "true" if git("status", "--porcelain", "--untracked-files=no", "--", ":/", *others) else "false"
 
 

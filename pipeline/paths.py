@@ -30,6 +30,9 @@ METRICS = Path("reports/evaluate/metrics.json")
 PER_IMAGE = Path("reports/evaluate/per_image.csv")
 PREDICTIONS = Path("reports/evaluate/predictions.safetensors")
 
+BENCHMARKS = Path("reports/benchmarks.json")
+"""No stage writes it: it is committed, and a report is drawn on machines that could not measure it."""
+
 REPORT = Path("reports/report.html")
 FIGURES = Path("reports/figures")
 

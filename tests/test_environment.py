@@ -20,7 +20,7 @@ def test_without_a_repository_nothing_is_said_of_commits(tmp_path: Path, monkeyp
     assert not {"git_commit", "git_dirty"} & set(describe_environment("cpu"))
 
 
-def test_a_tracked_file_that_a_person_changed_makes_the_tree_dirty_and_what_dvc_writes_does_not(
+def test_a_tracked_file_that_a_person_changed_makes_the_tree_dirty_and_results_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -28,7 +28,8 @@ def test_a_tracked_file_that_a_person_changed_makes_the_tree_dirty_and_what_dvc_
     outs = [
         out for stage in pipeline["stages"].values() for kind in ("metrics", "plots") for out in stage.get(kind, [])
     ]
-    written = ["params.yaml", "dvc.lock", *(name for out in outs for name in out if not out[name]["cache"])]
+    kept = [name for out in outs for name in out if not out[name]["cache"]]
+    written = ["params.yaml", "dvc.lock", "reports/benchmarks.json", *kept]
     for name in ("code.py", "docs/params.yaml", *written):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("1")
@@ -38,7 +39,7 @@ def test_a_tracked_file_that_a_person_changed_makes_the_tree_dirty_and_what_dvc_
     assert describe_environment("cpu")["git_dirty"] == "false"
     for name in written:
         Path(name).write_text("2")
-    assert len(written) == 5
+    assert len(written) == 6
     assert describe_environment("cpu")["git_dirty"] == "false"
     Path("code.py").write_text("2")
     assert describe_environment("cpu")["git_dirty"] == "true"

@@ -9,10 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from pipeline import paths
 from pipeline.errors import PipelineError
-
-BENCHMARKS = Path("reports/benchmarks.json")
-"""No stage writes it: it is committed, and a report is drawn on machines that could not measure it."""
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 """`device` of an entry -> head of its column."""
@@ -52,7 +50,7 @@ class Benchmarks:
     gpu_at_hand: bool
 
 
-def read_benchmarks(path: Path = BENCHMARKS) -> list[dict[str, Any]]:
+def read_benchmarks(path: Path = paths.BENCHMARKS) -> list[dict[str, Any]]:
     """The entries of the file that `depth bench` writes; none where there is no file.
 
     Raises `PipelineError` if it is no JSON, as after a merge that git could not make by itself.

@@ -131,7 +131,7 @@ class Recorder:
             content = self._content() if error is None else None
             self._keep(content, self._training.reached, len(self._journal))
             if self._folder is not None:
-                self._folder.is_needless = True
+                self._folder.is_needless = error is None
         elif isinstance(error, (KeyboardInterrupt, Terminated)):
             try:
                 self._keep(self._content(), self._training.reached, len(self._journal))

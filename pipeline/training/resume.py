@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.errors import Diverged
 from pipeline.files import locked, written_whole
 
 KEEP_DAYS = 30
@@ -36,7 +37,8 @@ def claimed_folder(path: Path) -> Iterator[StateFolder | None]:
     """The folder of one training's states, which is this process's own in the block.
 
     None if another process has it: of two equal trainings at a time the second goes without. A folder that has
-    become needless is deleted after the block: what comes after a training can be interrupted too.
+    become needless is deleted after the block: what comes after a training can be interrupted too. So is that of a
+    training which has diverged, from which nothing leads on.
     """
     _delete_forgotten(path.parent)
     path.mkdir(parents=True, exist_ok=True)
@@ -49,7 +51,11 @@ def claimed_folder(path: Path) -> Iterator[StateFolder | None]:
             yield None
             return
         folder = StateFolder(path)
-        yield folder
+        try:
+            yield folder
+        except Diverged:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         if folder.is_needless:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -60,7 +66,7 @@ class StateFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.is_needless = False
-        """whether there is nothing to go on with: the training is done, or leads nowhere"""
+        """whether there is nothing to go on with, since the training is done"""
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that is whole; None without one. Damaged files are set aside with a warning."""

@@ -192,6 +192,17 @@ def test_a_signal_to_one_rank_ends_all_and_the_training_goes_on_with_another_num
     assert finished.data.tags["resumed_from"] == killed.info.run_id
 
 
+def test_a_loss_that_is_no_number_is_told_once_by_all_ranks(work: Work) -> None:
+    work.params["train"] |= {"devices": 2, "learning_rate": 1e30, "epochs": 3}
+    output = work.run(status=1)
+    (told,) = [line for line in output.splitlines() if "error:" in line]
+    assert "error: train: the loss became" in told and "lower train.learning_rate" in told
+    assert "Traceback" not in output
+    assert not work.states(), "there is nothing to go on from"
+    (run,) = work.runs()
+    assert run.info.status == "FAILED"
+
+
 def test_two_devices_end_as_one(work: Work, tmp_path: Path, empty_store: Path) -> None:
     alone = Work(tmp_path / "alone", empty_store)
     for devices, copy in ((1, alone), (2, work)):

@@ -206,23 +206,22 @@ def test_a_training_that_diverged_keeps_its_good_epochs_and_is_not_gone_on_with(
             return depth_m * (math.nan if self.training and self._passes[True] == 2 * STEPS + 2 else 1)
 
     store, written = Store(), []
-    with claimed_folder(tmp_path / "key") as folder:
-        assert folder is not None
-        journal = Journal(store)
-        with (
-            pytest.raises(Diverged, match="epoch 3, step 2"),
-            Recorder(journal, written.append, folder, None) as recorder,
-        ):
-            train(
-                Breaking(0, never),
-                DepthLoss(0.5),
-                Batches(ShardSet(shards, "train"), BATCH, CPU, shuffle_seed=3),
-                Batches(ShardSet(shards, "val"), BATCH, CPU),
-                OPTIONS,
-                journal,
-                lambda *_: None,
-                recorder,
-            )
+    journal = Journal(store)
+    with (
+        pytest.raises(Diverged, match="epoch 3, step 2"),
+        claimed_folder(tmp_path / "key") as folder,
+        Recorder(journal, written.append, folder, None) as recorder,
+    ):
+        train(
+            Breaking(0, never),
+            DepthLoss(0.5),
+            Batches(ShardSet(shards, "train"), BATCH, CPU, shuffle_seed=3),
+            Batches(ShardSet(shards, "val"), BATCH, CPU),
+            OPTIONS,
+            journal,
+            lambda *_: None,
+            recorder,
+        )
     assert not (tmp_path / "key").exists()
     assert [epoch.epoch for epoch in written[-1].history] == [1, 2]
     assert all(bool(torch.isfinite(values).all()) for values in written[-1].last.values())
