@@ -61,12 +61,22 @@ class Folder(Section):
     depth_scale: Positive
 
 
+class NyuRaw(Section):
+    directory: str | None
+    every: Count
+    max_gap_s: NotNegative
+    labeled: str | None
+    splits: str | None
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Fetch(Section):
-    source: Literal["rooms", "nyu_v2", "file", "folder"]
+    source: Literal["rooms", "nyu_v2", "file", "folder", "nyu_raw"]
     rooms: Rooms
     nyu_v2: NyuV2
     file: File
     folder: Folder
+    nyu_raw: NyuRaw
 
     @model_validator(mode="after")
     def _path_is_given(self) -> Fetch:
@@ -74,6 +84,8 @@ class Fetch(Section):
             raise ValueError("source is file, so file.labeled must name the labelled .mat file")
         if self.source == "folder" and not self.folder.list:
             raise ValueError("source is folder, so folder.list must name a CSV with rgb,depth,split,scene")
+        if self.source == "nyu_raw" and not self.nyu_raw.directory:
+            raise ValueError("source is nyu_raw, so nyu_raw.directory must name the folder of the raw sequences")
         return self
 
 

@@ -14,6 +14,8 @@ RAW_MAT = RAW / "nyu_depth_v2_labeled.mat"
 RAW_SPLITS = RAW / "splits.mat"
 RAW_FOLDER_LIST = RAW / "frames.csv"
 """Written instead of the two files above when `fetch.source` is `folder`."""
+RAW_PAIRS = RAW / "pairs.csv"
+"""Written instead when it is `nyu_raw`."""
 RAW_SOURCE = RAW / "source.json"
 """Which of them it is, and how to read it."""
 

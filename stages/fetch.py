@@ -7,17 +7,19 @@ from pipeline.tracking import stage_run, start_sender
 if __name__ == "__main__":
     start_sender()  # it imports MLflow while the imports below go on here
 
+import sys
 from pathlib import Path
 
 from pipeline import paths
 from pipeline.data.download import NYU_LABELED, NYU_SPLITS, download
 from pipeline.data.folder import write_list
 from pipeline.data.nyu import NyuFile, read_splits
+from pipeline.data.raw_sequences import location_of, write_pairs
 from pipeline.data.rooms import render_rooms
 from pipeline.data.source import describe_source
 from pipeline.errors import PipelineError, reported_to_user
 from pipeline.files import link_or_copy
-from pipeline.params import Fetch, File, load_params
+from pipeline.params import Fetch, load_params
 
 
 def main() -> None:
@@ -42,20 +44,20 @@ def fetch_nyu_v2(fetch: Fetch) -> None:
 
 
 def fetch_file(fetch: Fetch) -> None:
-    labeled, splits = own_files(fetch.file)
+    labeled, splits = own_files("file", str(fetch.file.labeled), fetch.file.splits)
     with NyuFile(labeled) as file:
         read_splits(splits, len(file))
     link_or_copy(labeled, paths.RAW_MAT)
     link_or_copy(splits, paths.RAW_SPLITS)
 
 
-def own_files(file: File) -> tuple[Path, Path]:
-    """The labelled file and its splits, which must exist."""
-    labeled = own_path(str(file.labeled))
-    splits = own_path(file.splits) if file.splits else labeled.with_name("splits.mat")
+def own_files(section: str, labeled_text: str, splits_text: str | None) -> tuple[Path, Path]:
+    """The labelled file and its splits, which must exist; a section of `fetch` names them."""
+    labeled = own_path(labeled_text)
+    splits = own_path(splits_text) if splits_text else labeled.with_name("splits.mat")
     for key, path in (("labeled", labeled), ("splits", splits)):
         if not path.is_file():
-            raise PipelineError(f"fetch.file.{key}: {path} does not exist")
+            raise PipelineError(f"fetch.{section}.{key}: {path} does not exist")
     return labeled, splits
 
 
@@ -63,12 +65,33 @@ def fetch_folder(fetch: Fetch) -> None:
     write_list(own_path(str(fetch.folder.list)), paths.RAW_FOLDER_LIST)
 
 
+def fetch_nyu_raw(fetch: Fetch) -> None:
+    raw = fetch.nyu_raw
+    test = test_locations(*own_files("nyu_raw", raw.labeled, raw.splits)) if raw.labeled else raw.test_fraction
+    listed = write_pairs(
+        own_path(str(raw.directory)), paths.RAW_PAIRS, every=raw.every, max_gap_s=raw.max_gap_s, test=test
+    )
+    print(f"fetch: {listed.told()}", file=sys.stderr)
+
+
+def test_locations(labeled: Path, splits: Path) -> set[str]:
+    """The rooms of a labelled file's test frames, which no sequence may train on."""
+    with NyuFile(labeled) as file:
+        return {location_of(file.scenes[index]) for index in read_splits(splits, len(file))["test"]}
+
+
 def own_path(text: str) -> Path:
     """A path that the user gave. A relative one counts from the repository's root."""
     return paths.repository_root() / Path(text).expanduser()
 
 
-FETCHERS = {"rooms": fetch_rooms, "nyu_v2": fetch_nyu_v2, "file": fetch_file, "folder": fetch_folder}
+FETCHERS = {
+    "rooms": fetch_rooms,
+    "nyu_v2": fetch_nyu_v2,
+    "file": fetch_file,
+    "folder": fetch_folder,
+    "nyu_raw": fetch_nyu_raw,
+}
 
 if __name__ == "__main__":
     with reported_to_user("fetch"):

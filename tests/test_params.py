@@ -43,9 +43,10 @@ def test_the_committed_parameters_are_those_of_the_original_work() -> None:
             "learning_rate: 1e-3",
             "train.learning_rate is '1e-3'; it should be a valid number; YAML reads 1e-3 as text, write 0.001",
         ),
-        (r"source: rooms", "source: romms", "fetch.source is 'romms'; it should be 'rooms', 'nyu_v2', 'file' or"),
+        (r"source: rooms", "source: romms", "fetch.source is 'romms'; it should be 'rooms', 'nyu_v2', 'file',"),
         (r"source: rooms", "source: file", "file.labeled must name the labelled .mat file"),
         (r"source: rooms", "source: folder", "folder.list must name a CSV"),
+        (r"source: rooms", "source: nyu_raw", "nyu_raw.directory must name the folder of the raw sequences"),
         (r"^seed: \d+", "seed: -1", "seed is -1; it should be greater than or equal to 0"),
         (r"^  ssim_weight: .*", "", "loss should be a section of keys, not None"),
         (r"^tracking:", "tracing:", "tracing is not a parameter; did you mean tracking?"),
@@ -74,7 +75,7 @@ def test_parameters_cannot_be_changed_after_reading() -> None:
 
 def test_every_key_of_the_file_has_a_comment() -> None:
     keys = [line for line in LINES.splitlines() if re.match(r"\s+[a-z_0-9]+:", line)]
-    parents = {"rooms:", "nyu_v2:", "file:", "folder:"}
+    parents = {"rooms:", "nyu_v2:", "file:", "folder:", "nyu_raw:"}
     bare = [line for line in keys if "#" not in line and line.strip() not in parents]
     assert not bare
 

@@ -11,6 +11,7 @@ from pipeline import paths
 from pipeline.data.folder import FolderFrames
 from pipeline.data.frames import FrameSource
 from pipeline.data.nyu import NyuFile, read_splits
+from pipeline.data.raw_sequences import RawSequences
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, write_json
 
@@ -18,7 +19,7 @@ from pipeline.files import read_json, write_json
 @dataclass(frozen=True)
 class OpenSource:
     kind: str
-    """`rooms`, `nyu_v2`, `file` or `folder`"""
+    """`rooms`, `nyu_v2`, `file`, `folder` or `nyu_raw`"""
     frames: FrameSource
     splits: dict[str, list[int]]
     """0-based frame indices of `train`, `test` and, where the source says so itself, `val`"""
@@ -39,6 +40,9 @@ def open_source(raw: Path) -> Iterator[OpenSource]:
     if note["source"] == "folder":
         with FolderFrames(raw / paths.RAW_FOLDER_LIST.name, note["depth_scale"]) as folder:
             yield OpenSource("folder", folder, folder.splits)
+    elif note["source"] == "nyu_raw":
+        with RawSequences(raw / paths.RAW_PAIRS.name) as sequences:
+            yield OpenSource("nyu_raw", sequences, sequences.splits)
     else:
         with NyuFile(raw / paths.RAW_MAT.name) as file:
             splits = read_splits(raw / paths.RAW_SPLITS.name, len(file))

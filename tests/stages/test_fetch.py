@@ -123,3 +123,45 @@ def test_images_of_ones_own_are_listed_and_stay_where_they_are(root: Path) -> No
 def test_a_missing_list_is_named(root: Path) -> None:
     with pytest.raises(PipelineError, match=r"nowhere\.csv does not exist"):
         run("folder", list="nowhere.csv")
+
+
+def write_sequence(scene: Path, frames: int) -> None:
+    """A scene of black images and depths of about 1 m, 1/30 s apart."""
+    scene.mkdir(parents=True)
+    for frame in range(frames):
+        time = f"1294886362.{frame * 33_333:06d}"
+        (scene / f"r-{time}-1.ppm").write_bytes(b"P6 640 480 255\n" + bytes(640 * 480 * 3))
+        (scene / f"d-{time}-2.pgm").write_bytes(b"P5 640 480 65535\n" + b"\xea\x02" * (640 * 480))
+    (scene / "INDEX.txt").write_text("\n".join(path.name for path in scene.iterdir()), encoding="utf-8")
+
+
+def test_raw_sequences_are_listed_and_stay_where_they_are(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for scene in ("attic_0001", "attic_0002", "cellar_0001"):
+        write_sequence(root / "kinect" / scene, 4)
+    run("nyu_raw", directory="kinect", every=2, test_fraction=0.4)
+    assert {path.name for path in RAW.iterdir()} == {"pairs.csv", "source.json"}
+    assert "fetch: 6 pairs (4 train, 2 test)\n" in capsys.readouterr().err
+    with open_source(RAW) as source:
+        frames = source.frames.read(0, 1)
+        assert source.kind == "nyu_raw"
+        assert {split: len(indices) for split, indices in source.splits.items()} == {"train": 4, "test": 2}
+    assert frames.depth_m.max() == pytest.approx(351.3 / (1092.5 - 746), rel=0.005)
+
+
+def test_rooms_of_the_labelled_test_frames_are_kept_for_testing(root: Path) -> None:
+    """Those are attic_0002 and attic_0003; other recordings of these rooms are not trained on either."""
+    write_own(root / "mine")
+    for scene in ("attic_0001", "attic_0002", "attic_0003b", "cellar_0001"):
+        write_sequence(root / "kinect" / scene, 1)
+    run("nyu_raw", directory="kinect", labeled="mine/own.mat")
+    with open_source(RAW) as source:
+        scenes = source.frames.scenes
+        assert {scenes[index] for index in source.splits["test"]} == {"attic_0002", "attic_0003"}
+        assert {scenes[index] for index in source.splits["train"]} == {"attic_0001", "cellar_0001"}
+
+
+def test_a_labelled_file_for_the_raw_sequences_must_exist(root: Path) -> None:
+    write_sequence(root / "kinect" / "attic_0001", 1)
+    with pytest.raises(PipelineError, match=r"fetch\.nyu_raw\.labeled: .*own\.mat does not exist"):
+        run("nyu_raw", directory="kinect", labeled="own.mat")
+    assert not list(RAW.iterdir())
