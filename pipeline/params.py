@@ -86,6 +86,8 @@ class Fetch(Section):
             raise ValueError("source is folder, so folder.list must name a CSV with rgb,depth,split,scene")
         if self.source == "nyu_raw" and not self.nyu_raw.directory:
             raise ValueError("source is nyu_raw, so nyu_raw.directory must name the folder of the raw sequences")
+        if self.nyu_raw.splits and not self.nyu_raw.labeled:
+            raise ValueError("nyu_raw.splits is of use only with nyu_raw.labeled; name both or neither")
         return self
 
 

@@ -47,6 +47,11 @@ def test_the_committed_parameters_are_those_of_the_original_work() -> None:
         (r"source: rooms", "source: file", "file.labeled must name the labelled .mat file"),
         (r"source: rooms", "source: folder", "folder.list must name a CSV"),
         (r"source: rooms", "source: nyu_raw", "nyu_raw.directory must name the folder of the raw sequences"),
+        (
+            r"splits: null( +# path of its splits.mat.*\n    test_fraction)",
+            r"splits: a.mat\1",
+            "nyu_raw.splits is of use",
+        ),
         (r"^seed: \d+", "seed: -1", "seed is -1; it should be greater than or equal to 0"),
         (r"^  ssim_weight: .*", "", "loss should be a section of keys, not None"),
         (r"^tracking:", "tracing:", "tracing is not a parameter; did you mean tracking?"),
