@@ -131,6 +131,22 @@ def test_the_lens_bends_rays_as_the_published_model_says_and_back(camera: Camera
     np.testing.assert_allclose(undistort(camera, *bent), (x, y), atol=1e-11)
 
 
+def test_both_cameras_are_those_of_camera_params() -> None:
+    """As the toolbox lists them: f, c, k1, k2, p1, p2, k3."""
+    assert [NYU_RIG.depth.fx, NYU_RIG.depth.fy] == [5.8262448167737955e02, 5.8269103270988637e02]
+    assert [NYU_RIG.depth.cx, NYU_RIG.depth.cy] == [3.1304475870804731e02, 2.3844389626620386e02]
+    assert list(NYU_RIG.depth[4:]) == [
+        -9.9897236553084481e-02, 3.9065324602765344e-01, 1.9290592870229277e-03, -1.9422022475975055e-03,
+        -5.1031725053400578e-01,
+    ]  # fmt: skip
+    assert [NYU_RIG.rgb.fx, NYU_RIG.rgb.fy] == [5.1885790117450188e02, 5.1946961112127485e02]
+    assert [NYU_RIG.rgb.cx, NYU_RIG.rgb.cy] == [3.2558244941119034e02, 2.5373616633400465e02]
+    assert list(NYU_RIG.rgb[4:]) == [
+        2.0796615318809061e-01, -5.8613825163911781e-01, 7.2231363135888329e-04, 1.0479627195765181e-03,
+        4.9856986684705107e-01,
+    ]  # fmt: skip
+
+
 def test_the_cameras_axes_are_turned_by_less_than_half_a_degree_and_25_mm_apart() -> None:
     rotation = np.array(NYU_RIG.rotation)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=2e-5)
