@@ -121,6 +121,10 @@ def test_a_gap_of_just_the_longest_length_is_taken() -> None:
     assert paired_times(frames_at(100), frames_at(49, 50, 150, 151), 0.05) == [(100, 50), (100, 150)]
 
 
+def test_of_two_equally_near_images_the_earlier_serves() -> None:
+    assert paired_times(frames_at(0, 40), frames_at(20, 21), 0.05) == [(0, 20), (40, 21)]
+
+
 def test_of_images_with_one_stamp_the_first_serves_and_no_depth_frame_is_lost() -> None:
     pairs = pair_frames(frames_at(0, 0, 33), frames_at(1, 1, 32), 0.05)
     assert [(image.name, disparity.name) for image, disparity in pairs] == [
@@ -199,6 +203,13 @@ def test_scenes_are_found_at_any_level_and_come_by_name(tmp_path: Path) -> None:
     write_scene(tmp_path / "bedroom_0001", [0], [1], index=None)
     (tmp_path / "empty").mkdir()
     assert [scene.name for scene in find_scenes(tmp_path)] == ["bedroom_0001", "kitchen_0002"]
+
+
+def test_links_that_lead_in_circles_end_the_search(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).symlink_to(tmp_path)
+    with pytest.raises(PipelineError, match="holds no raw sequences"):
+        find_scenes(tmp_path)
 
 
 def test_a_folder_that_is_itself_a_scene_is_one(tmp_path: Path) -> None:
