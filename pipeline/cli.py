@@ -6,11 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from pipeline import paths
 from pipeline.errors import PipelineError, reported_to_user
+from pipeline.prediction.command import add_arguments as add_predict_arguments
+from pipeline.prediction.command import predict
+from pipeline.prediction.demo import add_arguments as add_demo_arguments
+from pipeline.prediction.demo import demo
 from pipeline.sweeps.command import add_arguments as add_sweep_arguments
 from pipeline.sweeps.command import sweep
 
@@ -21,21 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    predict = commands.add_parser(
-        "predict",
-        help="predict the depth of images",
-        description="Write NAME-depth.png (16-bit millimetres, the image's own size) and NAME-depth-colour.png "
-        "for each image.",
-    )
-    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    predict.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
-    predict.add_argument(
-        "--model",
-        type=Path,
-        default=paths.BEST_CHECKPOINT,
-        metavar="FILE",
-        help="checkpoint to use (default: %(default)s)",
-    )
+    add_predict_arguments(commands.add_parser("predict", help="predict the depth of images and videos"))
+    add_demo_arguments(commands.add_parser("demo", help="predict depth on a web page of this machine"))
 
     ui = commands.add_parser(
         "ui",
@@ -76,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     with reported_to_user(f"depth {options.command}"):
         if options.command == "predict":
-            predict_images(options.images, options.out, options.model)
+            predict(options)
+        elif options.command == "demo":
+            demo(options)
         elif options.command == "sync":
             sync_runs()
         elif options.command == "prune":
@@ -89,26 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from pipeline.ui import serve_ui
 
             serve_ui(options.port)
-
-
-def predict_images(images: Sequence[Path], out: Path, model: Path) -> None:
-    """Write the depth of each image into `out`; an unreadable image is named before any work is done."""
-    from pipeline.inference import open_image, predict_image, write_depth
-    from pipeline.model.checkpoint import load_network, read_checkpoint_info
-    from pipeline.progress import progress_bar
-
-    network, info = load_network(model), read_checkpoint_info(model)
-    stems = [image.stem for image in images]
-    if len(set(stems)) < len(stems):
-        raise PipelineError("two images have the same name, so their results would; predict them separately")
-    for image in images:
-        open_image(image).close()
-    with progress_bar(len(images), "predict", "image") as progress:
-        for image in images:
-            with open_image(image) as opened:
-                depth_m = predict_image(network, info, opened)
-            write_depth(out, image.stem, depth_m)
-            progress.update()
 
 
 def sync_runs() -> None:

@@ -48,14 +48,14 @@ def serve_ui(port: int) -> None:
         return
 
 
-def refuse_taken_port(port: int) -> None:
+def refuse_taken_port(port: int, host: str = HOST) -> None:
     if not 0 < port < 2**16:
         raise PipelineError(f"port {port} does not exist; choose one from 1024 to 65535 with --port")
     with socket.socket() as probe:
         # As the server does it: connections of an earlier one that linger are no reason to refuse.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError as error:
             raise PipelineError(
                 f"port {port} cannot be used ({error.strerror}); choose another with --port"

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pipeline.inference import open_image, predict_image, write_depth
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.inference import open_image, predict_image, write_depth
 from pipeline.model.checkpoint import CheckpointInfo
 
 INFO = CheckpointInfo("unet", {}, (32, 40), 1, 1, None, "", "", None)
