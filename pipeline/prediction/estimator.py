@@ -77,7 +77,9 @@ class DepthEstimator:
         self._predict = network_predictor(network, self.info.input_size, self.info.border, self.device)
 
     @overload
-    def __call__(self, images: ImageLike) -> np.ndarray: ...
+    def __call__(  # type: ignore[overload-overlap]  # a string is a sequence of strings, but no list of images
+        self, images: ImageLike
+    ) -> np.ndarray: ...
 
     @overload
     def __call__(self, images: Sequence[ImageLike]) -> list[np.ndarray]: ...
@@ -156,7 +158,9 @@ def _planes(image: np.ndarray | Tensor, place: str) -> Tensor:
         if image.dtype != np.uint8 and image.dtype.kind != "f":
             raise PipelineError(f"{place} is an array of {image.dtype}; give uint8, or floats from 0 to 1")
         is_rgb = image.ndim == 3 and image.shape[2] == 3
-        planes = torch.from_numpy(np.ascontiguousarray(image))
+        # PyTorch takes neither every kind of float nor, without a warning, an array that is read-only.
+        kind_of_numbers = np.float32 if image.dtype.kind == "f" else np.uint8
+        planes = torch.from_numpy(np.require(image, kind_of_numbers, ["C", "W"]))
         planes = planes.permute(2, 0, 1) if is_rgb else planes[None]
     else:
         if image.dtype != torch.uint8 and not image.is_floating_point():
