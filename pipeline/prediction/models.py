@@ -32,4 +32,4 @@ def is_file_name(model: str | Path) -> bool:
         return True
     if model.startswith(REGISTRY):
         return False
-    return Path(model).exists() or "/" in model or model.endswith(".safetensors")
+    return Path(model).is_file() or "/" in model or model.endswith(".safetensors")
