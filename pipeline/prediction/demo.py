@@ -21,9 +21,9 @@ and a cloud of points that can be turned. It asks nothing of the internet, keeps
 POINTS = 480 * 640
 """The most in the cloud that the browser draws, and in the pictures: 4.6 MB as PLY."""
 LARGEST_FILE = "100mb"
-BESIDE, ABOVE = 70, 80
-"""Where the cloud is looked at from at first, in degrees: 90, 90 is the camera's own place, which shows no
-depth."""
+BESIDE, ABOVE, AWAY = 70, 80, 1.6
+"""Where the cloud is looked at from at first: degrees (90 and 90 are the camera's own place, from where no depth is
+seen), and how far from its middle, in median depths."""
 KEPT_S = 600
 """How long the files of a prediction are kept for their page; all go at the end."""
 STYLE = """
@@ -91,7 +91,6 @@ def _page(estimator: Any, folder: Path) -> Any:
     """Gradio's page; its files are kept in `folder`."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     import gradio as gr
-
     from pipeline.prediction.cloud import FIELD_OF_VIEW
 
     facts = estimator.facts
@@ -107,8 +106,8 @@ def _page(estimator: Any, folder: Path) -> Any:
         try:
             shown = _predicted(estimator, Path(path), degrees, Path(mkdtemp(dir=folder)))
         except PipelineError as error:
-            raise gr.Error(str(error).replace(path, Path(path).name)) from error
-        cloud = gr.Model3D(shown[1], camera_position=(BESIDE, ABOVE, shown[4]))
+            raise gr.Error(str(error).replace(path, Path(path).name), print_exception=False) from error
+        cloud = gr.Model3D(shown[1], camera_position=(BESIDE, ABOVE, AWAY * shown[4]))
         return shown[0], cloud, shown[2], gr.DownloadButton(value=shown[3], interactive=True)
 
     with gr.Blocks(title="Depth from one photo", delete_cache=(KEPT_S, KEPT_S), analytics_enabled=False) as page:
@@ -122,22 +121,25 @@ def _page(estimator: Any, folder: Path) -> Any:
                 height=400,
                 buttons=[],
             )
-            depth = gr.Image(label="Depth, near is bright", format="png", height=400, buttons=["fullscreen"])
+            depth = gr.Image(
+                label="Depth, near is bright", format="png", height=400, buttons=["fullscreen"], elem_id="depth"
+            )
         with gr.Row(equal_height=True):
             text = gr.Markdown(elem_id="facts")
             field_of_view = gr.Slider(
-                20, 120, round(FIELD_OF_VIEW), step=1, label="Field of view along the longer side, degrees", scale=1
+                20, 120, round(FIELD_OF_VIEW), step=1, label="Field of view, longer side (°)", scale=1
             )
-            file = gr.DownloadButton("Depth as 16-bit PNG, millimetres", interactive=False, scale=1)
+            file = gr.DownloadButton("Depth in millimetres, 16-bit PNG", interactive=False, scale=1)
         cloud = gr.Model3D(
             label="Points: drag to turn, wheel to come nearer",
             display_mode="point_cloud",
             clear_color=(0.07, 0.08, 0.1, 1.0),
             camera_position=(BESIDE, ABOVE, None),
             height=520,
+            elem_id="cloud",
         )
         gr.on(
-            [photo.change, field_of_view.release],
+            [photo.input, field_of_view.release],
             show,
             [photo, field_of_view],
             [depth, cloud, text, file],

@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 
 MAX_PIXELS = 89_478_485
 """More are refused by what the header says, before anything is decoded. Pillow's own first limit, above which it
-warns of a decompression bomb; 256 MiB as RGB. At this size a prediction takes 1.3 GB of memory at its height."""
+warns of a decompression bomb; 256 MiB as RGB. At this size `depth predict` takes 1.8 GB of memory at its height."""
 DECODED_SIDE = 2048
 """The shorter side that a JPEG is decoded to at least: 17 pixels for each of the network's at 120 x 160. One of
 more than twice that is decoded at 1/2, 1/4 or 1/8, which takes a quarter of the memory or less."""

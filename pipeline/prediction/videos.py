@@ -100,7 +100,7 @@ def refuse_without_av() -> None:
         import av  # noqa: F401
     except ImportError as error:
         raise PipelineError(
-            "videos need PyAV, which is not installed: pip install -r requirements-video.lock"
+            "videos need PyAV, which is not installed: pip install --no-deps -r requirements-video.lock"
         ) from error
 
 

@@ -142,5 +142,5 @@ def test_without_the_extra_one_line_says_what_to_install(
     with pytest.raises(SystemExit):
         main(["predict", "walk.mp4", "--out", "depth"])
     (line,) = capsys.readouterr().err.splitlines()
-    assert "videos need PyAV, which is not installed: pip install -r requirements-video.lock" in line
+    assert "videos need PyAV, which is not installed: pip install --no-deps -r requirements-video.lock" in line
     assert not Path("depth").exists()
