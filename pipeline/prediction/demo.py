@@ -49,12 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def demo(options: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C or a polite kill."""
     refuse_taken_port(options.port, options.host)
-    _refuse_without_gradio()
-    from pipeline.prediction.estimator import DepthEstimator
-
-    estimator = DepthEstimator(options.model, device=options.device)
     with TemporaryDirectory(prefix="depth-demo-") as folder:
-        page = _page(estimator, Path(folder))
+        gradio = _import_gradio(folder)
+        from pipeline.prediction.estimator import DepthEstimator
+
+        page = _page(gradio, DepthEstimator(options.model, device=options.device), Path(folder))
         try:
             page.launch(
                 server_name=options.host,
@@ -75,22 +74,21 @@ def demo(options: argparse.Namespace) -> None:
             page.close(verbose=False)
 
 
-def _refuse_without_gradio() -> None:
-    # Read when it is imported: no statistics, no look for a newer version.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_OFFLINE"] = "1"
+def _import_gradio(folder: str) -> Any:
+    """Gradio, which keeps its files in `folder` and sends nobody statistics nor looks for a newer version."""
+    # It reads them when it is imported.
+    os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     try:
-        import gradio  # noqa: F401
+        import gradio
     except ImportError as error:
         raise PipelineError(
             "the page needs Gradio, which is not installed: pip install --no-deps -r requirements-demo.lock"
         ) from error
+    return gradio
 
 
-def _page(estimator: Any, folder: Path) -> Any:
-    """Gradio's page; its files are kept in `folder`."""
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    import gradio as gr
+def _page(gr: Any, estimator: Any, folder: Path) -> Any:
+    """Gradio's page; the files of each prediction are kept in `folder`."""
     from pipeline.prediction.cloud import FIELD_OF_VIEW
 
     facts = estimator.facts

@@ -90,8 +90,8 @@ class DepthEstimator:
         An image is a path or an opened file, a Pillow image, a numpy array (H, W, 3) or, if grey, (H, W), or a
         tensor (3, H, W), (1, H, W) or (H, W). Arrays and tensors hold uint8, or floats from 0 to 1. The image need
         not have the proportions of the training frames: it is stretched to them and its depth stretched back. On
-        108 NYU test frames, cropped to five proportions from 2:1 to 9:16, RMSE then was between 4 % lower and 3 %
-        higher than that of undistorted frames with the same longer side, and between 22 % lower and 2 % higher
+        108 NYU test frames, cropped to five proportions from 2:1 to 9:16, RMSE then was between 5 % lower and 3 %
+        higher than that of undistorted frames with the same longer side, and between 23 % lower and 2 % higher
         than with the same shorter side.
 
         Raises `PipelineError`, which names the file or the image's place in the list, for anything else.

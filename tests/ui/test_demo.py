@@ -152,7 +152,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing_behind(demo: Demo) -> None:
     assert demo.process.wait(30) == 0
     assert demo.process.stdout is not None
     assert demo.process.stdout.read() == ""
-    assert list(demo.temporary.glob("depth-*")) == []
+    assert list(demo.temporary.iterdir()) == []
 
 
 def test_a_taken_port_is_one_line_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
