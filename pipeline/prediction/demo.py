@@ -54,6 +54,8 @@ def demo(options: argparse.Namespace) -> None:
         from pipeline.prediction.estimator import DepthEstimator
 
         page = _page(gradio, DepthEstimator(options.model, device=options.device), Path(folder))
+        # Gradio asks itself whether it is there, through a proxy if the environment names one.
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = f"localhost,127.0.0.1,{options.host}"
         try:
             page.launch(
                 server_name=options.host,

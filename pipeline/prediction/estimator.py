@@ -53,6 +53,8 @@ class DepthEstimator:
         """
         if device not in ("auto", "cpu", "cuda"):
             raise PipelineError(f"there is no device {device!r}; choose auto, cpu or cuda")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise PipelineError("the device is cuda, but PyTorch sees no CUDA device; choose auto or cpu")
         if batch_size < 1:
             raise PipelineError(f"a batch of {batch_size} images is none; choose a batch size of 1 or more")
         self.device = choose_device(device)

@@ -128,6 +128,13 @@ def test_what_is_no_image_is_refused_in_one_line(estimator: DepthEstimator, imag
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_predicts_the_same_depth(checkpoint: Path) -> None:
+    rgb_u8 = picture(300, 500)
+    on_cpu, on_gpu = (DepthEstimator(checkpoint, device=device)(rgb_u8) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(on_gpu, on_cpu, rtol=0.01)  # TF32
+
+
 def test_in_a_list_the_place_of_what_is_no_image_is_named(estimator: DepthEstimator) -> None:
     with pytest.raises(PipelineError, match="image 2 of 3 is an array of int64"):
         estimator([picture(), picture().astype(np.int64), picture()])
@@ -136,6 +143,9 @@ def test_in_a_list_the_place_of_what_is_no_image_is_named(estimator: DepthEstima
 def test_a_device_or_batch_that_does_not_exist_is_refused(checkpoint: Path) -> None:
     with pytest.raises(PipelineError, match="no device 'tpu'"):
         DepthEstimator(checkpoint, device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(PipelineError, match="no CUDA device; choose auto or cpu"):
+            DepthEstimator(checkpoint, device="cuda")
     with pytest.raises(PipelineError, match="batch size of 1 or more"):
         DepthEstimator(checkpoint, batch_size=0)
 

@@ -26,6 +26,8 @@ from pipeline.model.network import build_network
 from tests.ui.test_ui import CHROMIUM, WAIT_MS, free_port
 
 INSTALL = "the package gradio is not installed (requirements-demo.lock)"
+NO_WAY_OUT = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+"""A proxy that is not there: whoever asks the internet through it fails."""
 SOFTWARE_GL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 """Chromium draws the cloud without a graphics card."""
 
@@ -46,7 +48,7 @@ class Demo:
         self.temporary = temporary
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.cli", "demo", "--port", str(self.port), "--model", str(model)],
-            env=os.environ | {"TMPDIR": str(temporary)},
+            env=os.environ | NO_WAY_OUT | {"TMPDIR": str(temporary)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
