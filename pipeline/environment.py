@@ -9,7 +9,17 @@ from pathlib import Path
 
 from pipeline import paths
 
-NOT_BY_HAND = (paths.PARAMS, paths.LOCK, paths.HISTORY, paths.METRICS, paths.PER_IMAGE, paths.BENCHMARKS)
+NOT_BY_HAND = (
+    paths.PARAMS,
+    paths.LOCK,
+    paths.HISTORY,
+    paths.METRICS,
+    paths.METRICS_SUMMARY,
+    paths.PER_IMAGE,
+    paths.BY_DISTANCE,
+    paths.ERROR_HISTOGRAM,
+    paths.BENCHMARKS,
+)
 """Tracked files that the program changes: an experiment's parameters, which are told elsewhere, and results."""
 PACKAGES = ("torch", "numpy", "h5py", "safetensors", "mlflow", "dvc")
 

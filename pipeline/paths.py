@@ -29,7 +29,11 @@ RUN = Path("models/run.json")
 HISTORY = Path("reports/train/history.csv")
 
 METRICS = Path("reports/evaluate/metrics.json")
+METRICS_SUMMARY = Path("reports/evaluate/summary.json")
+"""The few figures of it that `dvc metrics` and `dvc exp show` put into their tables."""
 PER_IMAGE = Path("reports/evaluate/per_image.csv")
+BY_DISTANCE = Path("reports/evaluate/by_distance.csv")
+ERROR_HISTOGRAM = Path("reports/evaluate/error_histogram.csv")
 PREDICTIONS = Path("reports/evaluate/predictions.safetensors")
 
 BENCHMARKS = Path("reports/benchmarks.json")

@@ -16,18 +16,18 @@ from pipeline import paths
 from pipeline.data.shards import ShardSet, read_index
 from pipeline.data.source import open_source
 from pipeline.errors import reported_to_user
-from pipeline.evaluation.baselines import mean_depth_map
-from pipeline.evaluation.cost import latency_ms, multiply_adds
+from pipeline.evaluation.baselines import mean_depths
+from pipeline.evaluation.cost import THROUGHPUT_BATCH, latency_ms, multiply_adds, throughput_frames_per_s
 from pipeline.evaluation.evaluator import (
-    RANKING,
-    choose_examples,
+    describe_examples,
     evaluate_on_source,
     example_tensors,
     per_image_table,
     save_examples,
 )
 from pipeline.evaluation.predictor import network_predictor
-from pipeline.files import write_json, written_whole
+from pipeline.evaluation.summary import distance_table, for_tables, histogram_table, summary
+from pipeline.files import write_json, write_text
 from pipeline.model.checkpoint import load_network, read_checkpoint_info
 from pipeline.model.network import count_parameters
 from pipeline.params import Evaluate, load_params
@@ -45,59 +45,44 @@ def main() -> None:
 def score(settings: Evaluate, device: torch.device) -> None:
     checkpoint = paths.BEST_CHECKPOINT if settings.checkpoint == "best" else paths.LAST_CHECKPOINT
     network, info = load_network(checkpoint), read_checkpoint_info(checkpoint)
-    index = read_index(paths.SHARDS)
     predict = network_predictor(network, info.input_size, info.border, device)
-    mean_m = mean_training_depth()
+    means = mean_depths(clean_depth_batches())
 
     with open_source(paths.RAW) as source:
         frames, test = source.frames, source.splits["test"]
-        evaluation = evaluate_on_source(
-            predict, lambda rgb: mean_m.expand(len(rgb), -1, -1, -1), frames, test, settings.batch_size
-        )
-        protocol, metric = RANKING
-        chosen = choose_examples(evaluation.network[protocol].per_image[metric], settings.examples)
-        examples = [
-            {
-                "frame": frames.names[evaluation.indices[position]],
-                "scene": frames.scenes[evaluation.indices[position]],
-                "rank": rank,
-                "rmse": float(evaluation.network[protocol].per_image[metric][position]),
-            }
-            for position, rank in chosen
-        ]
-        tensors = example_tensors(predict, frames, [evaluation.indices[position] for position, _ in chosen])
-        save_examples(paths.PREDICTIONS, tensors, json.dumps(examples))
-        with written_whole(paths.PER_IMAGE) as partial:
-            per_image_table(evaluation, frames).to_csv(partial, index=False)
-        height, width = frames.size
-        summaries = {name: scores.summary() for name, scores in evaluation.network.items()}
-        write_json(
-            paths.METRICS,
-            {
-                "split": "test",
-                "frames": len(test),
-                "source": source.kind,
-                "trained_on": index["trained_on"],
-                **summaries,
-                "baseline_mean_map": {name: scores.summary() for name, scores in evaluation.baseline.items()},
-                "by_distance": evaluation.by_distance,
-                "parameters": count_parameters(network),
-                "multiply_adds": multiply_adds(network, info.input_size),
-                "latency_ms": latency_ms(network, info.input_size),
-                "device": str(device),
-                "checkpoint_epoch": info.epoch,
-                "height": height,
-                "width": width,
-            },
-        )
-
-
-def mean_training_depth() -> torch.Tensor:
-    """The mean depth map of all training frames, those carved out for validation included."""
-    return mean_depth_map(clean_depth_batches())
+        evaluation = evaluate_on_source(predict, means, frames, test, settings.batch_size)
+        per_image = per_image_table(evaluation, frames)
+        examples, chosen = describe_examples(evaluation, per_image, settings.examples)
+        save_examples(paths.PREDICTIONS, example_tensors(predict, frames, chosen), json.dumps(examples))
+    height, width = frames.size
+    metrics = {
+        "split": "test",
+        "frames": len(test),
+        "source": source.kind,
+        "trained_on": read_index(paths.SHARDS)["trained_on"],
+        **summary(evaluation, per_image),
+        "parameters": count_parameters(network),
+        "multiply_adds": multiply_adds(network, info.input_size),
+        "latency_ms": latency_ms(network, info.input_size),
+        "throughput_frames_per_s": throughput_frames_per_s(network, info.input_size),
+        "throughput_batch": THROUGHPUT_BATCH,
+        "device": str(device),
+        "checkpoint_epoch": info.epoch,
+        "height": height,
+        "width": width,
+    }
+    write_json(paths.METRICS, metrics)
+    write_json(paths.METRICS_SUMMARY, for_tables(metrics))
+    for path, table in (
+        (paths.PER_IMAGE, per_image),
+        (paths.BY_DISTANCE, distance_table(metrics)),
+        (paths.ERROR_HISTOGRAM, histogram_table(metrics)),
+    ):
+        write_text(path, table.to_csv(index=False))
 
 
 def clean_depth_batches() -> Iterator[torch.Tensor]:
+    """The depth of all training frames, those carved out for validation included."""
     for split in ("train", "val"):
         shards = ShardSet(paths.SHARDS, split)
         clean = [position for position, frame in enumerate(shards.frames) if frame.copy == 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from scipy.ndimage import distance_transform_edt
@@ -11,8 +12,15 @@ from torch import Tensor
 from pipeline.errors import PipelineError
 
 
-def mean_depth_map(depth_mm: Iterable[Tensor]) -> Tensor:
-    """Mean of each pixel over the frames that measured it: (1, 1, H, W) float32 metres, without holes.
+class MeanDepths(NamedTuple):
+    map_m: Tensor
+    """(1, 1, H, W) float32: mean of each pixel over the frames that measured it, without holes"""
+    everywhere_m: Tensor
+    """(1, 1, 1, 1) float32: mean of all measured pixels"""
+
+
+def mean_depths(depth_mm: Iterable[Tensor]) -> MeanDepths:
+    """The mean depth of the frames, as a map and as one number.
 
     depth_mm: batches of (n, 1, H, W) int16 millimetres, 0 = missing. A pixel that no frame measured, such as
         one under the white frame around NYU's images, takes the mean of the nearest one that some did.
@@ -28,4 +36,5 @@ def mean_depth_map(depth_mm: Iterable[Tensor]) -> Tensor:
     mean_m = (total_mm / count / 1000).float()[0]
     nearest = distance_transform_edt((count[0] == 0).numpy(), return_distances=False, return_indices=True)
     rows, columns = torch.from_numpy(nearest).long()
-    return mean_m[rows, columns][None, None]
+    everywhere_m = (total_mm.sum() / count.sum() / 1000).float()
+    return MeanDepths(mean_m[rows, columns][None, None], everywhere_m.view(1, 1, 1, 1))

@@ -15,8 +15,9 @@ def network_predictor(
     """Predict frames the way the network was trained on them.
 
     The predictor takes (n, 3, H, W) RGB in [0, 1], averages it down to `input_size` (height, width) and returns
-    (n, 1, *input_size) metres, which cover the whole frame. The `border` of the input that training left out is
-    filled from the nearest pixel inside, before and after: untrained, the network predicts anything there.
+    (n, 1, *input_size) metres on `device`, which cover the whole frame. The `border` of the input that training
+    left out is filled from the nearest pixel inside, before and after: untrained, the network predicts anything
+    there.
     """
     network = network.to(device).eval()
 
@@ -24,6 +25,6 @@ def network_predictor(
         with torch.inference_mode():
             small = fill_border(resize_rgb(rgb.to(device), input_size), border)
             prediction_m: Tensor = network(small)
-            return fill_border(prediction_m, border).cpu()
+            return fill_border(prediction_m, border)
 
     return predict

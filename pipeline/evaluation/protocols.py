@@ -7,9 +7,9 @@ test frames, has an RMSE of 1.06 m per image and of 1.18 m pooled.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.metrics import ErrorSums, error_sums, errors_from_sums
+from pipeline.evaluation.metrics import ErrorSums, Region, errors_from_sums, region_sums
 
 Array = np.ndarray | Tensor
 Predictor = Callable[[Tensor], Tensor]
@@ -44,6 +44,15 @@ class Protocol:
     """How its published figures average. Both are always computed; this says which one to compare."""
     flip_averaging: bool
     """Score the mean of the prediction and the mirrored prediction for the mirrored image."""
+
+    def region(self, height: int, width: int) -> Region:
+        """What it scores of a frame of that size."""
+        return Region(
+            rows=slice(*(round(row * height / 480) for row in self.rows)),
+            columns=slice(*(round(column * width / 640) for column in self.columns)),
+            between_m=self.valid_m,
+            clip_m=self.clip_m,
+        )
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -95,71 +104,90 @@ class Scores:
     """Means over the frames that have a valid pixel."""
     pooled: dict[str, float]
     """Errors over the valid pixels of all frames taken as one image."""
+    sums: ErrorSums
+    """(N,) that all of them were computed from."""
 
     def summary(self) -> dict[str, float]:
         """Per-image means under the plain names, pooled ones with `_pooled`: what metrics.json holds."""
         return self.mean | {f"{metric}_pooled": value for metric, value in self.pooled.items()}
 
 
-class Scorer:
-    """Scores one predictor under several protocols in one pass over the frames.
+class Views(NamedTuple):
+    """What a predictor says of a batch, (n, 1, H, W) float32 metres at the frames' size, not clipped."""
 
-    predict: sees frames at their own resolution; it is called once a batch, and once more with the mirrored
-        batch where a protocol averages flips.
+    single: Tensor
+    flip_averaged: Tensor
+    """The mean of it and of the mirrored prediction for the mirrored image."""
+
+    def of(self, protocol: Protocol) -> Tensor:
+        """The one that the protocol scores."""
+        return self.flip_averaged if protocol.flip_averaging else self.single
+
+
+def view(predict: Predictor, rgb_u8: Array, first: int = 1, *, flip: bool = True) -> Views:
+    """Predict (n, H, W, 3) frames, and mirrored ones too if `flip`; small predictions are enlarged bilinearly.
+
+    Raises PipelineError that names a frame whose prediction is not finite, by its number if `first` is the batch's.
+    """
+    rgb = torch.as_tensor(rgb_u8).permute(0, 3, 1, 2).float() / 255
+    single = _predicted(predict, rgb, first)
+    return Views(single, (single + _predicted(predict, rgb.flip(-1), first).flip(-1)) / 2 if flip else single)
+
+
+class Scorer:
+    """Scores maps under several protocols, batch by batch.
+
     protocols: names out of `PROTOCOLS`; PipelineError if one is unknown.
     """
 
-    def __init__(self, predict: Predictor, protocols: Sequence[str] = tuple(PROTOCOLS)) -> None:
-        self._predict = predict
-        self._protocols = {name: _protocol(name) for name in protocols}
+    def __init__(self, protocols: Sequence[str] = tuple(PROTOCOLS)) -> None:
+        self.protocols = {name: _protocol(name) for name in protocols}
         self._sums: dict[str, list[ErrorSums]] = {name: [] for name in protocols}
-        self._frames = 0
 
-    @torch.no_grad()
-    def add(self, rgb_u8: Array, depth_m: Array, raw_depth_m: Array) -> Tensor:
-        """Predict and score a batch; return its unmirrored, unclipped prediction, (n, 1, H, W) metres.
+    def add(self, predictions_m: Mapping[str, Tensor], depth_m: Tensor, raw_depth_m: Tensor) -> None:
+        """Add a batch: by name of protocol what is to be scored, and the frames' depth, filled and as sensed.
 
-        Raises PipelineError that names the frame whose prediction is not finite.
+        All are (n, 1, H, W) metres. Protocols that share prediction and truth are scored in one pass.
         """
-        rgb = torch.as_tensor(rgb_u8).permute(0, 3, 1, 2).float() / 255
-        prediction_m = self._predicted(rgb)
-        flip_averaged_m = (
-            (prediction_m + self._predicted(rgb.flip(-1)).flip(-1)) / 2
-            if any(protocol.flip_averaging for protocol in self._protocols.values())
-            else prediction_m
-        )
-        depths_m = {
-            "filled": torch.as_tensor(depth_m)[:, None].to(prediction_m.device),
-            "raw": torch.as_tensor(raw_depth_m)[:, None].to(prediction_m.device),
-        }
-        for name, protocol in self._protocols.items():
-            scored_m = flip_averaged_m if protocol.flip_averaging else prediction_m
-            self._sums[name] += _sums(scored_m, depths_m[protocol.depth], protocol)
-        self._frames += len(rgb)
-        return prediction_m
+        # A source without the sensor's own depth gives the same twice.
+        depths_m = {"filled": depth_m, "raw": depth_m if torch.equal(depth_m, raw_depth_m) else raw_depth_m}
+        passes: dict[tuple[int, int], list[str]] = {}
+        for name, protocol in self.protocols.items():
+            passes.setdefault((id(predictions_m[name]), id(depths_m[protocol.depth])), []).append(name)
+        for names in passes.values():
+            prediction_m, target_m = predictions_m[names[0]], depths_m[self.protocols[names[0]].depth]
+            regions = [self.protocols[name].region(*target_m.shape[-2:]) for name in names]
+            for name, sums in zip(names, region_sums(prediction_m, target_m, regions), strict=True):
+                self._sums[name].append(ErrorSums(*(values.cpu() for values in sums)))
 
     def scores(self) -> dict[str, Scores]:
         """By name of protocol. Raises PipelineError if a protocol found not one valid pixel in all frames."""
-        if not self._frames:
+        if not all(self._sums.values()):
             raise PipelineError("evaluation was given no frames")
         return {name: _scores(name, sums) for name, sums in self._sums.items()}
 
-    def _predicted(self, rgb: Tensor) -> Tensor:
-        """(n, 1, H, W) metres at the frames' resolution, as float32, known to be finite."""
-        prediction_m = self._predict(rgb).float()
-        height, width = rgb.shape[-2:]
-        if prediction_m.ndim != 4 or prediction_m.shape[:2] != (len(rgb), 1):
-            raise ValueError(f"predict must return ({len(rgb)}, 1, h, w), not {tuple(prediction_m.shape)}")
-        finite = prediction_m.isfinite().flatten(1).all(dim=1)
-        if not finite.all():
-            frame = self._frames + int(finite.int().argmin()) + 1
-            raise PipelineError(
-                f"the prediction for evaluated frame {frame} (counted from 1) holds NaN or infinity; "
-                "look at the weights and at the training loss"
-            )
-        if prediction_m.shape[-2:] == (height, width):
-            return prediction_m
-        return functional.interpolate(prediction_m, (height, width), mode="bilinear", align_corners=False)
+
+def batch_depths(depth_m: Array, raw_depth_m: Array, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(n, H, W) depth, filled and as sensed, as (n, 1, H, W) on the device."""
+    filled, raw = (torch.as_tensor(maps)[:, None].to(device) for maps in (depth_m, raw_depth_m))
+    return filled, raw
+
+
+def _predicted(predict: Predictor, rgb: Tensor, first: int) -> Tensor:
+    """(n, 1, H, W) metres at the frames' resolution, as float32, known to be finite."""
+    prediction_m = predict(rgb).float()
+    if prediction_m.ndim != 4 or prediction_m.shape[:2] != (len(rgb), 1):
+        raise ValueError(f"predict must return ({len(rgb)}, 1, h, w), not {tuple(prediction_m.shape)}")
+    finite = prediction_m.isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        frame = first + int(finite.int().argmin())
+        raise PipelineError(
+            f"the prediction for evaluated frame {frame} (counted from 1) holds NaN or infinity; "
+            "look at the weights and at the training loss"
+        )
+    if prediction_m.shape[-2:] == rgb.shape[-2:]:
+        return prediction_m
+    return functional.interpolate(prediction_m, rgb.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def evaluate(predict: Predictor, frames: Iterable[Batch], protocol: str) -> Scores:
@@ -176,9 +204,15 @@ def evaluate_all(
     Raises PipelineError for an unknown protocol, no frames, a prediction that is not finite (naming the
     frame), or frames without one valid pixel under a protocol.
     """
-    scorer = Scorer(predict, protocols)
-    for rgb_u8, depth_m, raw_depth_m in frames:
-        scorer.add(rgb_u8, depth_m, raw_depth_m)
+    scorer = Scorer(protocols)
+    flip = any(protocol.flip_averaging for protocol in scorer.protocols.values())
+    first = 1
+    with torch.no_grad():
+        for rgb_u8, depth_m, raw_depth_m in frames:
+            views = view(predict, rgb_u8, first, flip=flip)
+            predictions_m = {name: views.of(protocol) for name, protocol in scorer.protocols.items()}
+            scorer.add(predictions_m, *batch_depths(depth_m, raw_depth_m, views.single.device))
+            first += len(rgb_u8)
     return scorer.scores()
 
 
@@ -186,22 +220,6 @@ def _protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise PipelineError(f"unknown evaluation protocol '{name}'; there are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
-
-
-def _sums(prediction_m: Tensor, target_m: Tensor, protocol: Protocol) -> list[ErrorSums]:
-    """One (1,) sum a frame of (n, 1, H, W) metres, brought to the CPU."""
-    height, width = target_m.shape[-2:]
-    rows = slice(*(round(row * height / 480) for row in protocol.rows))
-    columns = slice(*(round(column * width / 640) for column in protocol.columns))
-    prediction_m = prediction_m[..., rows, columns].clamp(*protocol.clip_m)
-    target_m = target_m[..., rows, columns]
-    low, high = protocol.valid_m
-    valid = (target_m > low) & (target_m < high)
-    # Frame by frame: in float64 a slab of 64 frames would take 2 GB of intermediates.
-    return [
-        ErrorSums(*(values.cpu() for values in error_sums(*maps)))
-        for maps in zip(prediction_m.split(1), target_m.split(1), valid.split(1), strict=True)
-    ]
 
 
 def _scores(name: str, frame_sums: list[ErrorSums]) -> Scores:
@@ -216,4 +234,5 @@ def _scores(name: str, frame_sums: list[ErrorSums]) -> Scores:
         per_image={metric: values.numpy() for metric, values in per_image.items()},
         mean={metric: float(values.nanmean()) for metric, values in per_image.items()},
         pooled={metric: float(values) for metric, values in pooled.items()},
+        sums=sums,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import nn
 
-from pipeline.evaluation.cost import latency_ms, multiply_adds
+from pipeline.evaluation.cost import latency_ms, multiply_adds, throughput_frames_per_s
 
 
 def test_a_convolution_costs_its_weights_at_each_pixel_of_its_output() -> None:
@@ -35,3 +37,17 @@ def test_latency_is_the_median_of_the_runs_after_the_warm_up() -> None:
 
     assert 0 < latency_ms(Counting(3, 1, 1), (8, 8), runs=5) < 1000
     assert calls == 5 + 3
+
+
+def test_the_throughput_counts_every_frame_of_a_batch() -> None:
+    seen: list[int] = []
+
+    class Slow(nn.Conv2d):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            seen.append(len(image))
+            time.sleep(0.05)
+            return super().forward(image)
+
+    frames_per_s = throughput_frames_per_s(Slow(3, 1, 1), (8, 8), batch=4, runs=2)
+    assert seen == [4] * 5
+    assert 0 < frames_per_s <= 4 / 0.05

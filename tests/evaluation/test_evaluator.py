@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors import safe_open
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from pipeline.data.frames import Frames
+from pipeline.evaluation.baselines import MeanDepths
 from pipeline.evaluation.evaluator import (
     EXAMPLE_SIZE,
     Evaluation,
     choose_examples,
+    describe_examples,
     evaluate_on_source,
     example_tensors,
     per_image_table,
@@ -57,24 +60,75 @@ def from_red(rgb: Tensor) -> Tensor:
     return 1 + 8 * rgb[:, :1, ::2, ::2]
 
 
+MEANS = MeanDepths(torch.linspace(1, 6, 12 * 16).view(1, 1, 12, 16), torch.full((1, 1, 1, 1), 3.0))
+
+
+def mean_map(rgb: Tensor) -> Tensor:
+    return MEANS.map_m.expand(len(rgb), -1, -1, -1)
+
+
 def constant(rgb: Tensor) -> Tensor:
     return torch.full((len(rgb), 1, 12, 16), 3.0)
 
 
+def flipped_too(rgb: Tensor) -> Tensor:
+    return (from_red(rgb) + from_red(rgb.flip(-1)).flip(-1)) / 2
+
+
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    return evaluate_on_source(from_red, constant, RandomFrames(), TEST, batch_size=2)
+    return evaluate_on_source(from_red, MEANS, RandomFrames(), TEST, batch_size=2)
 
 
 @pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
-def test_both_predictors_score_as_under_the_protocol_alone(evaluation: Evaluation, protocol: str) -> None:
+def test_network_and_baselines_score_as_under_the_protocol_alone(evaluation: Evaluation, protocol: str) -> None:
     source = RandomFrames()
     batches = [(source.rgb_u8[[i]], source.depth_m[[i]], source.raw_depth_m[[i]]) for i in sorted(TEST)]
-    for predict, scores in ((from_red, evaluation.network), (constant, evaluation.baseline)):
+    for predict, scores in (
+        (from_red, evaluation.network),
+        (mean_map, evaluation.baseline),
+        (constant, evaluation.constant),
+    ):
         alone = evaluate(predict, batches, protocol)
-        assert scores[protocol].summary() == pytest.approx(alone.summary(), rel=1e-9)
+        assert scores[protocol].summary() == pytest.approx(alone.summary(), rel=1e-6)
         for metric in METRICS:
-            np.testing.assert_allclose(scores[protocol].per_image[metric], alone.per_image[metric], rtol=1e-9)
+            np.testing.assert_allclose(scores[protocol].per_image[metric], alone.per_image[metric], rtol=1e-5)
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_the_network_is_scored_with_and_without_flips_under_every_protocol(
+    evaluation: Evaluation, protocol: str
+) -> None:
+    """A predictor whose answers are averaged already is not changed by the protocol's own averaging."""
+    source = RandomFrames()
+    batches = [(source.rgb_u8[[i]], source.depth_m[[i]], source.raw_depth_m[[i]]) for i in sorted(TEST)]
+    averaged = evaluate(flipped_too, batches, protocol)
+    assert evaluation.flip_averaged[protocol].summary() == pytest.approx(averaged.summary(), rel=1e-5)
+    prescribed = evaluation.flip_averaged if PROTOCOLS[protocol].flip_averaging else evaluation.single
+    assert evaluation.network[protocol] is prescribed[protocol]
+    assert evaluation.single[protocol].mean["rmse"] > evaluation.flip_averaged[protocol].mean["rmse"]
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_an_aligned_prediction_is_scaled_before_it_is_clipped_and_scored(
+    evaluation: Evaluation, protocol: str
+) -> None:
+    """Of the second frame, by numpy: medians inside the crop, prediction as the protocol sees it."""
+    source, position = RandomFrames(), 1
+    index, one = sorted(TEST)[position], PROTOCOLS[protocol]
+    rgb = torch.from_numpy(source.rgb_u8[[index]]).permute(0, 3, 1, 2).float() / 255
+    small_m = flipped_too(rgb) if one.flip_averaging else from_red(rgb)
+    p = interpolate(small_m, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)[0, 0].double().numpy()
+    g = (source.raw_depth_m if one.depth == "raw" else source.depth_m)[index].astype(np.float64)
+    region = one.region(HEIGHT, WIDTH)
+    p, g = p[region.rows, region.columns], g[region.rows, region.columns]
+    valid = (g > one.valid_m[0]) & (g < one.valid_m[1])
+    ratio = np.quantile(g[valid], 0.5, method="lower") / np.quantile(p[valid], 0.5, method="lower")
+    error = np.clip(p * ratio, *one.clip_m)[valid] - g[valid]
+    assert evaluation.median_ratios[protocol][position] == pytest.approx(ratio, rel=1e-5)
+    found = evaluation.aligned[protocol].per_image
+    assert found["rmse"][position] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-5)
+    assert found["abs_rel"][position] == pytest.approx((abs(error) / g[valid]).mean(), rel=1e-5)
 
 
 def test_the_scores_come_in_the_order_of_the_source(evaluation: Evaluation) -> None:
@@ -85,16 +139,40 @@ def test_the_error_by_distance_counts_every_measured_pixel_once(evaluation: Eval
     rows = evaluation.by_distance
     assert sum(row["pixels"] for row in rows) == len(TEST) * HEIGHT * WIDTH
     pooled = np.sqrt(sum(row["pixels"] * row["rmse"] ** 2 for row in rows) / (len(TEST) * HEIGHT * WIDTH))
-    assert pooled == pytest.approx(evaluation.network["full"].pooled["rmse"], rel=1e-9)
+    assert pooled == pytest.approx(evaluation.network["full"].pooled["rmse"], rel=1e-6)
+
+
+def test_parts_of_the_image_and_histogram_count_every_measured_pixel_once(evaluation: Evaluation) -> None:
+    pixels = len(TEST) * HEIGHT * WIDTH
+    assert sum(map(sum, evaluation.breakdown.by_region()["pixels"])) == pixels
+    assert sum(evaluation.histogram.counts()) == sum(evaluation.baseline_histogram.counts()) == pixels
+    assert evaluation.histogram.counts() != evaluation.baseline_histogram.counts()
 
 
 def test_the_table_has_a_row_a_frame_and_a_column_for_each_metric(evaluation: Evaluation) -> None:
     table = per_image_table(evaluation, RandomFrames())
     assert list(table.columns[:3]) == ["frame", "scene", "scene_type"]
-    assert set(table.columns[3:]) == {f"{protocol}_{metric}" for protocol in PROTOCOLS for metric in METRICS}
+    assert set(table.columns[3:]) == {f"{protocol}_{metric}" for protocol in PROTOCOLS for metric in METRICS} | {
+        "full_aligned_delta1",
+        "eigen_aligned_delta1",
+        "densedepth_aligned_delta1",
+        "mean_map_full_rmse",
+        "median_ratio",
+    }
     assert list(table["frame"]) == [f"frame{index}" for index in sorted(TEST)]
     assert list(table["scene"]) == [f"office_{index:04d}" for index in sorted(TEST)]
     assert table["full_rmse"].mean() == pytest.approx(evaluation.network["full"].mean["rmse"])
+    assert table["mean_map_full_rmse"].mean() == pytest.approx(evaluation.baseline["full"].mean["rmse"])
+
+
+def test_examples_are_described_by_the_rows_of_the_table(evaluation: Evaluation) -> None:
+    table = per_image_table(evaluation, RandomFrames())
+    described, indices = describe_examples(evaluation, table, each=1)
+    assert [row["rank"] for row in described] == ["best", "median", "worst"]
+    assert described[0]["rmse"] == table["full_rmse"].min()
+    assert described[2]["rmse"] == table["full_rmse"].max()
+    assert [row["frame"] for row in described] == [f"frame{index}" for index in indices]
+    assert json.loads(json.dumps(described)) == described
 
 
 ERRORS = arrays(np.float64, st.integers(0, 25), elements=st.floats(0, 5) | st.just(np.nan))

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import METRICS, depth_errors
-from pipeline.evaluation.protocols import PROTOCOLS, Batch, Predictor, Scorer, evaluate, evaluate_all
+from pipeline.evaluation.protocols import PROTOCOLS, Batch, Predictor, evaluate, evaluate_all, view
 
 HEIGHT, WIDTH = 480, 640
 
@@ -67,7 +67,7 @@ def test_eigen_gives_the_figures_of_the_evaluator_of_bts() -> None:
     prediction_m[1, 200:220] = -1.0
     prediction_m[2, 200:220] = 60.0
     scores = evaluate(giving(prediction_m), [(rgb_u8, depth_m, raw_depth_m)], "eigen")
-    assert scores.mean == pytest.approx(bts_scores(prediction_m, raw_depth_m), rel=1e-9)
+    assert scores.mean == pytest.approx(bts_scores(prediction_m, raw_depth_m), rel=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,57 @@ def test_only_what_lies_inside_the_crop_counts(name: str, top: int, bottom: int,
         wrong_at_corner = right_inside.copy()
         wrong_at_corner[:, row, column] = 9.0
         assert evaluate(giving(wrong_at_corner), [(rgb_u8, depth_m, depth_m)], name).mean["rmse"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "columns"), [("eigen", (45, 471), (41, 601)), ("densedepth", (20, 460), (24, 616))]
+)
+def test_an_error_in_the_outermost_row_or_column_of_a_crop_has_the_score_of_its_share_of_the_pixels(
+    name: str, rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    """Truth 2 m, 3 m off in one line: inside, RMSE = 3 √(line / crop) and AbsRel = 1.5 line / crop; outside, 0."""
+    rgb_u8, depth_m, _ = frames(n=1)
+    depth_m[:] = 2.0
+    height, width = rows[1] - rows[0], columns[1] - columns[0]
+    lines = [
+        (np.s_[:, rows[0]], 1 / height),
+        (np.s_[:, rows[1] - 1], 1 / height),
+        (np.s_[:, rows[0] - 1], 0),
+        (np.s_[:, rows[1]], 0),
+    ]
+    if name == "eigen":  # flips are averaged in the other, which spreads a column over two
+        lines += [
+            (np.s_[:, :, columns[0]], 1 / width),
+            (np.s_[:, :, columns[1] - 1], 1 / width),
+            (np.s_[:, :, columns[0] - 1], 0),
+            (np.s_[:, :, columns[1]], 0),
+        ]
+    for line, share in lines:
+        prediction_m = depth_m.copy()
+        prediction_m[line] = 5.0
+        scores = evaluate(giving(prediction_m), [(rgb_u8, depth_m, depth_m)], name)
+        assert scores.mean["rmse"] == pytest.approx(3 * share**0.5, rel=1e-6)
+        assert scores.pooled["rmse"] == pytest.approx(3 * share**0.5, rel=1e-6)
+        assert scores.mean["abs_rel"] == pytest.approx(1.5 * share, rel=1e-6)
+        assert scores.mean["delta3"] == pytest.approx(1 - share, rel=1e-9)
+
+
+def test_a_protocol_divides_by_the_truth_and_not_by_the_prediction() -> None:
+    """DenseDepth's own evaluator has them the other way round, and would say 1.0."""
+    rgb_u8, depth_m, _ = frames(n=1)
+    depth_m[:] = 4.0
+    for name in PROTOCOLS:
+        scores = evaluate(giving(np.full_like(depth_m, 2.0)), [(rgb_u8, depth_m, depth_m)], name)
+        assert (scores.mean["abs_rel"], scores.mean["sq_rel"]) == (0.5, 1.0)
+
+
+def test_depth_that_is_no_number_does_not_count() -> None:
+    rgb_u8, depth_m, _ = frames(n=1)
+    depth_m[:] = 2.0
+    prediction_m = depth_m.copy()
+    depth_m[:, 50:60], prediction_m[:, 50:60] = np.nan, 7.0
+    for name in PROTOCOLS:
+        assert evaluate(giving(prediction_m), [(rgb_u8, depth_m, depth_m)], name).mean["rmse"] == 0
 
 
 def test_frames_of_another_size_are_cropped_in_proportion() -> None:
@@ -269,25 +320,29 @@ def test_a_frame_without_valid_depth_is_nan_and_left_out_of_the_means() -> None:
 def test_a_prediction_that_is_not_finite_names_its_frame() -> None:
     batches = [frames(n=2, seed=seed) for seed in range(2)]
     for bad in (float("nan"), float("inf")):
-        prediction_m = torch.ones(2, 1, 30, 40)
-        scorer = Scorer(lambda rgb, answer=prediction_m: answer, ("full",))
-        scorer.add(*batches[0])
-        prediction_m[1, 0, 29, 39] = bad
+        good_m, bad_m = torch.ones(2, 1, 30, 40), torch.ones(2, 1, 30, 40)
+        bad_m[1, 0, 29, 39] = bad
+        answers = iter([good_m, bad_m])
         with pytest.raises(PipelineError, match=r"evaluated frame 4 \(counted from 1\) holds NaN or infinity"):
-            scorer.add(*batches[1])
+            evaluate(lambda rgb, answers=answers: next(answers), batches, "full")
 
 
-def test_scoring_a_batch_hands_back_its_unmirrored_prediction_at_full_size() -> None:
+def test_a_view_is_the_prediction_at_full_size_unclipped_with_its_mean_with_the_mirrored_one() -> None:
     leaning_m = torch.linspace(1, 20, 64).expand(1, 1, 48, 64)
-    prediction_m = Scorer(lambda rgb: leaning_m).add(*frames(n=1))
-    torch.testing.assert_close(
-        prediction_m, functional.interpolate(leaning_m, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)
-    )
+    views = view(lambda rgb: leaning_m, frames(n=1)[0])
+    expected = functional.interpolate(leaning_m, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(views.single, expected)
+    torch.testing.assert_close(views.flip_averaged, torch.full_like(expected, 10.5))
 
 
 def test_scoring_keeps_no_graph_of_the_network() -> None:
     weight = torch.ones(1, requires_grad=True)
-    assert not Scorer(lambda rgb: weight * rgb.mean(1, keepdim=True) + 1).add(*frames(n=1)).requires_grad
+
+    def predict(rgb: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        return weight * rgb.mean(1, keepdim=True) + 1
+
+    evaluate(predict, [frames(n=1)], "full")
 
 
 def test_an_unknown_protocol_is_refused_with_the_names_there_are() -> None:
