@@ -15,6 +15,7 @@ SUBJECTS = {
     "loader": "training from batches against a DataLoader over image files (3 minutes)",
     "step": "speed of the training loop against the network alone (5 minutes)",
     "ssim": "SSIM with its gradient against three packages (1 minute)",
+    "evaluate": "scoring 654 frames under all protocols against an evaluator in numpy (1 minute)",
     "start": "seconds from the start of the train stage to its first step (1 minute)",
     "gpu100": "100 epochs of 795 frames at 240 x 320 on a GPU",
     "memory": "peak memory of a training, frames kept or streamed, by their number (4 minutes)",

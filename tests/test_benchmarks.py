@@ -98,6 +98,21 @@ def test_memory_is_measured_with_the_frames_kept_and_streamed_and_for_two_number
     assert rows["memory.streaming"]["value"] == pytest.approx(100 * growth)
 
 
+def test_scoring_is_measured_against_the_evaluator_of_bts_which_finds_the_same_figures(tmp_path: Path) -> None:
+    done = bench("evaluate", "--quick", "--out", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    rows = {
+        row["name"]: row for row in json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["entries"]
+    }
+    ratio, error = rows["evaluate"], rows["evaluate.error"]
+    assert (ratio["limit"], ratio["better"], error["limit"]) == (10.0, "higher", 1.0)
+    details = ratio["details"]
+    assert set(details["ratio"]) == {"full", "eigen", "densedepth"}
+    assert ratio["value"] == pytest.approx(details["peer_ms_a_frame"]["all"] / details["ms_a_frame"]["all"])
+    assert 0 < error["value"] < 1
+    assert details["difference_from_peer_ppm"] < 1, "in float32, as published"
+
+
 def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
     done = bench("trakcing")
     assert done.returncode == 2

@@ -113,18 +113,14 @@ def _sums_on_device(maps: Sequence[Tensor], region: Region) -> ErrorSums:
         log,
         log.abs(),
         log.square(),
-        *((log.abs() < bound) & valid for bound in _bounds(torch.float64)),
+        # A ratio of exactly 1.25 is not within it, but its logarithm may come out a hair too small.
+        *((log.abs() < threshold * (1 - 1e-12)) & valid for threshold in LOG_THRESHOLDS),
     )
     return ErrorSums(*(term.sum(dim=1, dtype=torch.float64) for term in terms))
 
 
-def _bounds(dtype: torch.dtype) -> list[float]:
-    """|ln p/g| below which a pixel is within each threshold, a hair less.
-
-    A ratio of exactly 1.25 is not within, but its logarithm may come out a hair too small. For float32 depths one
-    pixel in ten million lies in the hair.
-    """
-    return [power * math.log(1.25) * (1 - 2 * torch.finfo(dtype).eps) for power in (1, 2, 3)]
+LOG_THRESHOLDS = tuple(power * math.log(1.25) for power in (1, 2, 3))
+"""|ln p/g| below which a pixel is within a threshold."""
 
 
 STRIP_ROWS = 60
@@ -202,7 +198,9 @@ class _Strip:
     def __init__(self, dtype: np.dtype, width: int) -> None:
         self._floats = np.empty((5, STRIP_ROWS * width), dtype)
         self._bools = np.empty(STRIP_ROWS * width, np.bool_)
-        self._bounds = [dtype.type(bound) for bound in _bounds(torch.from_numpy(self._floats).dtype)]
+        # As numpy rounds the logarithms of exactly 1.25 and 1 / 1.25, which are not within, and so on.
+        limits = np.array([[1.25**power - 1, 1.25**-power - 1] for power in (1, 2, 3)], dtype)
+        self._bounds = np.abs(np.log1p(limits)).min(axis=1)
 
     def column_sums(self, p: np.ndarray, g: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
         """(fields of `ErrorSums`, columns) float64 of a few rows; `inside` None: all pixels count."""

@@ -28,6 +28,9 @@ STAGES = ("fetch", "preprocess", "train", "evaluate", "report")
 MTIME_S = 0.05
 """The file system's clock ticks behind the other by so much at most."""
 
+ALIGNED = ("rmse", "abs_rel", "delta1", "median_ratio")
+INTERVALS = ("rmse", "abs_rel", "delta1")
+
 ARTIFACTS: dict[str, tuple[tuple[Path, str | None], ...]] = {
     "fetch": (),
     "preprocess": (),
@@ -133,11 +136,22 @@ def _record_training(run: Run, files: Files) -> None:
 def _record_scores(run: Run, files: Files) -> None:
     if (found := files(paths.METRICS)) is None:
         return
-    metrics = read_json(found)
-    protocols = metrics["baseline_mean_map"]
-    run.log_metrics(
-        {f"test/{protocol}/{name}": value for protocol in protocols for name, value in metrics[protocol].items()}
-    )
+    run.log_metrics(_test_metrics(read_json(found)))
+
+
+def _test_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """Each protocol's own figures, those of aligned predictions, and the limits of what one looks at first."""
+    logged: dict[str, float] = {}
+    for protocol in metrics["baseline_mean_map"]:
+        logged |= {f"test/{protocol}/{name}": value for name, value in metrics[protocol].items()}
+        aligned = metrics.get("aligned", {}).get(protocol, {})
+        logged |= {f"test/{protocol}/aligned/{name}": aligned[name] for name in ALIGNED if name in aligned}
+        intervals = metrics.get("intervals", {}).get(protocol, {})
+        for name in INTERVALS:
+            if name in intervals:
+                low, high = intervals[name]
+                logged |= {f"test/{protocol}/{name}_low": low, f"test/{protocol}/{name}_high": high}
+    return logged
 
 
 def stage_hashes(files: Files) -> dict[str, str]:

@@ -54,6 +54,9 @@ def test_all_stages_of_a_repro_share_one_run(grown: Toy) -> None:
     assert run.data.params["loss.ssim_weight"] == "0.5"
     assert run.data.metrics["val/rmse"] == pytest.approx(1 + 0.5 / 3)
     assert run.data.metrics["test/full/rmse"] == run.data.metrics["test/eigen/rmse"] == 1.5
+    assert run.data.metrics["test/full/aligned/delta1"] == 0.75
+    assert (run.data.metrics["test/full/rmse_low"], run.data.metrics["test/full/rmse_high"]) == (1.0, 2.0)
+    assert "test/full/aligned/sq_rel" not in run.data.metrics
     history = grown.client.get_metric_history(run.info.run_id, "train/loss/total")
     assert sorted((point.step, point.value) for point in history) == [(s, 0.5 + 1 / s) for s in range(1, 31)]
     assert grown.artifacts(run) == ALL_FILES
