@@ -117,8 +117,8 @@ class DepthEstimator:
         return self._reduced(torch.from_numpy(rgb_u8).permute(2, 0, 1))
 
     def predict(self, prepared: Tensor) -> Tensor:
-        """(n, 3, h, w) prepared images to (n, h, w) metres."""
-        return self._predict(prepared)[:, 0]
+        """(n, 3, h, w) prepared images to (n, h, w) metres, on the CPU."""
+        return self._predict(prepared)[:, 0].cpu()
 
     def _prepared(self, image: ImageLike, place: str) -> tuple[Tensor, tuple[int, int]]:
         """What the network sees of it, and its own size (height, width)."""
