@@ -77,8 +77,8 @@ $(SERVER_READY): requirements-server.lock $(READY)
 	@touch $@
 
 # Without dependencies, which requirements.lock has: none of these may bring another torch, or torchvision.
-$(BENCHMARK_READY): requirements-benchmark.lock $(READY)
-	@$(VENV)/bin/pip install -q --no-deps -r requirements-benchmark.lock >$(VENV)/setup.log 2>&1 || { \
+$(BENCHMARK_READY): requirements-benchmark.lock requirements-export.lock $(READY)
+	@$(VENV)/bin/pip install -q --no-deps -r requirements-benchmark.lock -r requirements-export.lock >$(VENV)/setup.log 2>&1 || { \
 	  tail -n 5 $(VENV)/setup.log >&2; \
-	  echo "error: the packages of requirements-benchmark.lock could not be installed; $(VENV)/setup.log has the reason" >&2; exit 1; }
+	  echo "error: the packages of requirements-benchmark.lock and requirements-export.lock could not be installed; $(VENV)/setup.log has the reason" >&2; exit 1; }
 	@touch $@

@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from pipeline import paths
 from pipeline.errors import PipelineError, reported_to_user
+from pipeline.export.command import add_arguments as add_export_arguments
+from pipeline.export.command import export
 from pipeline.prediction.command import add_arguments as add_predict_arguments
 from pipeline.prediction.command import predict
 from pipeline.prediction.demo import add_arguments as add_demo_arguments
@@ -26,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     add_predict_arguments(commands.add_parser("predict", help="predict the depth of images and videos"))
     add_demo_arguments(commands.add_parser("demo", help="predict depth on a web page of this machine"))
+
+    add_export_arguments(commands.add_parser("export", help="write the network as a file for other programs"))
 
     ui = commands.add_parser(
         "ui",
@@ -69,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             predict(options)
         elif options.command == "demo":
             demo(options)
+        elif options.command == "export":
+            export(options)
         elif options.command == "sync":
             sync_runs()
         elif options.command == "prune":

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.entries import Entry, environment_of, save, table
+from benchmarks.peers import PEERS, PUBLISHED_PARAMETERS_M
+from pipeline.model.network import count_parameters
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {"processor": "abacus"}
@@ -111,6 +114,30 @@ def test_scoring_is_measured_against_the_evaluator_of_bts_which_finds_the_same_f
     assert ratio["value"] == pytest.approx(details["peer_ms_a_frame"]["all"] / details["ms_a_frame"]["all"])
     assert 0 < error["value"] < 1
     assert details["difference_from_peer_ppm"] < 1, "in float32, as published"
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_have_the_size_that_their_papers_tell_and_return_a_map_of_the_images_size(name: str) -> None:
+    peer = PEERS[name]().eval()
+    assert count_parameters(peer) / 1e6 == pytest.approx(PUBLISHED_PARAMETERS_M[name], abs=0.05)
+    with torch.inference_mode():
+        assert peer(torch.rand(1, 3, 240, 320)).shape == (1, 1, 240, 320)
+
+
+def test_prediction_is_measured_against_a_peer_in_the_same_runtimes(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: see requirements-export.lock")
+    done = bench("predict", "--quick", "--out", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    rows = {
+        row["name"]: row for row in json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["entries"]
+    }
+    assert set(rows) == {"predict.latency", "predict.throughput"}
+    for row in rows.values():
+        assert (row["limit"], row["unit"], row["better"]) == (2.0, "x", "higher")
+        details = row["details"]
+        assert {*details["ms"], *details["missing"]} == {"eager", "compiled", "onnxruntime"}
+        best = {name: min(ms[name] for ms in details["ms"].values()) for name in ("ours", "FastDepth")}
+        assert row["value"] == pytest.approx(best["FastDepth"] / best["ours"]), "one round, so its quotient"
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist() -> None:

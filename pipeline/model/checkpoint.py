@@ -34,6 +34,8 @@ class CheckpointInfo:
     trained_on: str
     run_id: str | None
     """the MLflow run that made it"""
+    source: str | None = None
+    """`fetch.source` of its data; None in files from before it was kept"""
 
 
 def save_checkpoint(path: Path, weights: Mapping[str, Tensor], info: CheckpointInfo) -> None:

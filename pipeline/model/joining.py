@@ -19,9 +19,15 @@ def enlarge_beside(coarse: Tensor, fine: Tensor) -> Tensor:
         if function is not None:
             joined: Tensor = function.apply(coarse, fine)
             return joined
+    if not torch.is_autocast_enabled(coarse.device.type):
+        return _join(coarse, fine)  # an exported graph would have a graph of its own for the block below
     # Autocast would enlarge in float32, and so join and pass on maps of twice the size.
     with torch.autocast(coarse.device.type, enabled=False):
-        enlarged = interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        return _join(coarse, fine)
+
+
+def _join(coarse: Tensor, fine: Tensor) -> Tensor:
+    enlarged = interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
     return torch.cat([enlarged, fine], dim=1)
 
 

@@ -187,8 +187,11 @@ class Merge(nn.Module):
 def _coordinates(rgb: Tensor) -> Tensor:
     """(N, 2, H, W): each pixel's row and column in [-1, 1]."""
     n, _, height, width = rgb.shape
-    rows = torch.linspace(-1, 1, height, device=rgb.device, dtype=rgb.dtype)
-    columns = torch.linspace(-1, 1, width, device=rgb.device, dtype=rgb.dtype)
+    # Not by linspace: an exported graph would take images of one size only.
+    rows, columns = (
+        ((2 * torch.arange(count, device=rgb.device) - (count - 1)) / (count - 1)).to(rgb.dtype)
+        for count in (height, width)
+    )
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(n, 2, height, width)
 
 

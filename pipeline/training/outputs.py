@@ -30,6 +30,7 @@ class OutputFiles:
             "data_fingerprint": shards.index["fingerprint"],
             "trained_on": shards.index["trained_on"],
             "run_id": run_id,
+            "source": shards.index["source"],
         }
         self._written: dict[Path, int] = {}
 
