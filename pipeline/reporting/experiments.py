@@ -51,6 +51,21 @@ def gather(this: Mapping[str, object], finished: pd.DataFrame, group: str | None
     return Experiments(runs, group, as_of, len(finished)) if enough else None
 
 
+def previous(this: Mapping[str, object], finished: pd.DataFrame) -> dict[str, object] | None:
+    """The run that finished last before this one, as a row of the table; None if there is none.
+
+    this, finished: as for `gather`. Runs that only scored or reported the same weights again are this one.
+    """
+    others = finished.rename(columns=SCORES)
+    same = (others["run_id"] == this["run_id"]) | (
+        (others["training"] == this["training"])
+        & (others["test_rmse"] == this["test_rmse"])
+        & (others["test_delta1"] == this["test_delta1"])
+    )
+    others = others[~same]
+    return None if others.empty else {str(name): value for name, value in others.iloc[0].items()}
+
+
 def differing(runs: pd.DataFrame) -> list[str]:
     """The columns of the parameters in which the runs differ, the favourite first, the seed last."""
     names = [

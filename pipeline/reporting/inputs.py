@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,55 @@ class Predictions:
     @property
     def prediction_m(self) -> np.ndarray:
         return self.prediction_mm.astype(np.float32) / 1000
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    frames: int
+    """without augmented copies"""
+    copies: int
+    scenes: int
+    scene_types: int
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """A training frame and what augmentation makes of it, at the size of the shards."""
+
+    frame: str
+    before_u8: np.ndarray
+    """(3, h, w) uint8"""
+    after_u8: np.ndarray
+    before_mm: np.ndarray
+    """(1, h, w) int16"""
+    after_mm: np.ndarray
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the shards hold, as `pipeline.reporting.data_facts` reads it off them."""
+
+    source: str
+    size: tuple[int, int]
+    """(height, width) of the frames"""
+    trained_on: str
+    fingerprint: str
+    splits: Mapping[str, SplitFacts]
+    edges_m: np.ndarray
+    counts: Mapping[str, np.ndarray]
+    """by split: pixels in each bin between two edges"""
+    missing: Mapping[str, float]
+    """by split: share of pixels without a measurement"""
+    augmented: Augmented | None
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file or folder that a stage made, with DVC's hash of it."""
+
+    stage: str
+    path: str
+    md5: str
 
 
 @dataclass(frozen=True)
@@ -70,3 +119,12 @@ class ReportInputs:
     """read from the MLflow store, which DVC knows nothing of; None where there is nothing to compare with"""
     benchmarks: Sequence[Mapping[str, Any]] = ()
     """the entries of `reports/benchmarks.json`; none where nothing was measured"""
+    data: DataFacts | None = None
+    this_run: Mapping[str, Any] | None = None
+    """this run's row of the table of runs"""
+    previous_run: Mapping[str, Any] | None = None
+    """the row of the run that finished last before it; None where there is none"""
+    committed_params: Mapping[str, Any] = field(default_factory=dict)
+    """params.yaml of the commit, from which the command to repeat the run tells the differences"""
+    outputs: Sequence[Output] = ()
+    """of the stages before, as dvc.lock has them"""

@@ -1,0 +1,205 @@
+"""The cards of data and model: what went in, what it is for, and what it is not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from pipeline.params import flatten
+from pipeline.reporting.colours import depth_scale, missing_as_nan
+from pipeline.reporting.inputs import DataFacts
+from pipeline.reporting.pictures import tile_size, tile_uri
+from pipeline.reporting.text import NBSP, NYU_SOURCES, count, is_number, number, percent, source_name
+from pipeline.reporting.verdict import HEADLINE_PROTOCOL, hardest, trained_on_test
+
+AUGMENTED_PX = 240
+SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
+
+TERMS = {
+    "rooms": "Rendered by this project's own code, so nobody else's terms apply.",
+    "nyu_v2": (
+        "NYU Depth v2 (Silberman et al., ECCV 2012) is research data under its own terms and no part of this"
+        " repository; whoever passes on these weights or pictures should know them."
+    ),
+    "folder": "The terms of these images are known to whoever made the folder; the pipeline cannot tell them.",
+}
+TERMS["file"] = TERMS["nyu_v2"]
+
+
+@dataclass(frozen=True)
+class SplitRow:
+    name: str
+    frames: int
+    copies: int
+    scenes: int
+    missing: float
+
+
+@dataclass(frozen=True)
+class AugmentedTile:
+    caption: str
+    alt: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class DataCard:
+    source: str
+    size: str
+    trained_on: str
+    terms: str
+    splits: Sequence[SplitRow]
+    augmentation: str
+    """in words"""
+    tiles: Sequence[AugmentedTile]
+    tile_size: tuple[int, int]
+
+
+def data_card(data: DataFacts, augment: Mapping[str, Any]) -> DataCard:
+    """augment: the section of the parameters."""
+    height, width = data.size
+    return DataCard(
+        source=source_name(data.source),
+        size=f"{height} × {width}",
+        trained_on=data.trained_on,
+        terms=TERMS.get(data.source, TERMS["folder"]),
+        splits=[
+            SplitRow(SPLIT_NAMES[split], facts.frames, facts.copies, facts.scenes, data.missing[split])
+            for split, facts in data.splits.items()
+        ],
+        augmentation=augmentation_in_words(augment),
+        tiles=_augmented_tiles(data),
+        tile_size=tile_size(width, height, AUGMENTED_PX),
+    )
+
+
+def augmentation_in_words(augment: Mapping[str, Any]) -> str:
+    when = {
+        "shards": f"{augment.get('copies')} fixed copy of each training frame beside the clean one"
+        if augment.get("copies") == 1
+        else f"{augment.get('copies')} fixed copies of each training frame beside the clean one",
+        "step": "every batch drawn afresh",
+    }.get(str(augment.get("at")))
+    if when is None:
+        return "None: the network sees each frame as it is."
+    return (
+        f"{when[0].upper()}{when[1:]}: mirrored with probability {augment['flip']:g}, Gaussian noise of standard"
+        f" deviation {augment['noise_std']:g} on RGB in 0 to 1."
+    )
+
+
+def _augmented_tiles(data: DataFacts) -> list[AugmentedTile]:
+    shown = data.augmented
+    if shown is None:
+        return []
+    depths = depth_scale(shown.before_mm / 1000)
+    pictures = (
+        ("Image", Image.fromarray(shown.before_u8.transpose(1, 2, 0))),
+        ("Augmented", Image.fromarray(shown.after_u8.transpose(1, 2, 0))),
+        ("Depth", depths.paint(missing_as_nan(shown.before_mm[0] / 1000))),
+        ("Augmented depth", depths.paint(missing_as_nan(shown.after_mm[0] / 1000))),
+    )
+    return [
+        AugmentedTile(caption, f"{caption} of training frame {shown.frame}", tile_uri(image, AUGMENTED_PX))
+        for caption, image in pictures
+    ]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    purpose: str
+    limits: Sequence[str]
+    data: str
+    facts: Sequence[tuple[str, str]]
+
+
+def model_card(metrics: Mapping[str, Any], params: Mapping[str, Any], data: DataFacts | None) -> ModelCard:
+    return ModelCard(
+        purpose=(
+            "Predicts a depth map in metres from one RGB image of an indoor scene. Made to study losses and small"
+            " networks, and where a rough depth is enough: ordering, coarse layout, blur, a first guess."
+        ),
+        limits=list(_limits(metrics, params)),
+        data=_training_data(metrics, data),
+        facts=list(_model_facts(metrics, params)),
+    )
+
+
+def _limits(metrics: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        "Not for measuring, nor for anything that could hurt somebody if a distance is wrong: one image does not"
+        " determine scale, and nothing here tells how sure a prediction is."
+    )
+    deepest = params.get("network", {}).get("max_depth_m")
+    if is_number(deepest):
+        yield f"Indoors, up to {deepest:g}{NBSP}m: it can predict nothing beyond."
+    if str(metrics["source"]) == "rooms":
+        yield "Learnt from rendered rooms; photographs look different, and it has never seen one."
+    else:
+        yield "One camera: another field of view shifts the scale of every depth."
+    ratio = metrics.get("aligned", {}).get(HEADLINE_PROTOCOL, {}).get("median_ratio_spread")
+    if is_number(ratio):
+        yield f"Scale of a whole image is off by {percent(ratio)} (standard deviation over test images)."
+    if worst := hardest(metrics):
+        yield f"Errs most: {worst}."
+    if trained_on_test(metrics):
+        yield "Trained on the test frames too: its scores tell nothing of new images."
+
+
+def _training_data(metrics: Mapping[str, Any], data: DataFacts | None) -> str:
+    source = str(metrics["source"])
+    frames = ""
+    if data is not None and (train := data.splits.get("train")) is not None:
+        frames = f" ({train.frames} frames of {train.scenes} scenes)"
+    terms = TERMS.get(source, TERMS["folder"])
+    return f"From scratch on {source_name(source)}, {metrics['trained_on']}{frames}. {terms}"
+
+
+def _model_facts(metrics: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    network = params.get("network", {})
+    if "architecture" in network:
+        yield "Architecture", f"{network['architecture']}, width {network.get('width', '–')}"
+    yield "Parameters", count(metrics.get("parameters"))
+    yield "Multiply-adds a frame", count(metrics.get("multiply_adds"))
+    yield "Latency, one frame", f"{number(metrics.get('latency_ms'), 1)}{NBSP}ms"
+    if is_number(metrics.get("throughput_frames_per_s")):
+        batch = metrics.get("throughput_batch")
+        at_once = f", {batch} at once" if is_number(batch) else ""
+        yield "Throughput", f"{number(metrics['throughput_frames_per_s'], 0)}{NBSP}frames/s{at_once}"
+    yield "Measured on", str(metrics.get("device", "–"))
+    if is_number(metrics.get("checkpoint_epoch")):
+        yield "Checkpoint of epoch", str(metrics["checkpoint_epoch"])
+
+
+# What is needed to repeat it
+
+
+def commands(environment: Mapping[str, Any], params: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Shell lines that make this report again; the checkout only where the commit is known.
+
+    defaults: the parameters as committed there; empty if they are not known, and then nothing is said of them.
+    """
+    commit = re.match(r"[0-9a-f]{7,64}\b", str(environment.get("git_commit") or ""))
+    return [*([f"git checkout {commit[0]}"] if commit else []), _run(params, defaults)]
+
+
+def _run(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    given, usual = flatten(params), flatten(defaults)
+    changed = [f"-S {_shell(f'{key}={_yaml(value)}')}" for key, value in given.items() if usual.get(key, value) != value]
+    return " \\\n    ".join(["dvc exp run", *changed]) if changed else "make repro"
+
+
+def _yaml(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _shell(text: str) -> str:
+    return text if re.fullmatch(r"[\w.=/:+-]+", text) else "'" + text.replace("'", "'\\''") + "'"
+
+
+def is_nyu(source: str) -> bool:
+    return source in NYU_SOURCES
