@@ -11,78 +11,113 @@ import json
 import math
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
+import yaml
 from safetensors import safe_open
 
 from pipeline import paths
-from pipeline.data.shards import read_index
+from pipeline.environment import git
 from pipeline.errors import PipelineError, reported_to_user
 from pipeline.files import read_json, write_text, written_whole
 from pipeline.params import flatten, load_params
-from pipeline.reporting import figures
+from pipeline.reporting import experiments
 from pipeline.reporting.benchmarks import read_benchmarks
-from pipeline.reporting.experiments import gather
+from pipeline.reporting.data_facts import data_facts
 from pipeline.reporting.figures import draw_figures
 from pipeline.reporting.html import render_report
-from pipeline.reporting.inputs import Experiments, Predictions, ReportInputs
+from pipeline.reporting.inputs import Output, Predictions, ReportInputs
+from pipeline.reporting.training_figures import best_epoch
 
 
 def main() -> None:
     params = load_params()
-    with stage_run("report", params.model_dump()) as run:
-        origin = read_json(paths.RUN)
+    nested = params.model_dump()
+    with stage_run("report", nested) as run:
+        environment = read_json(paths.RUN)["environment"]
+        data = data_facts(paths.SHARDS, nested["augment"], params.seed)
+        metrics, history = read_json(paths.METRICS), pd.read_csv(paths.HISTORY)
+        this, finished = row_of_this(run, nested, metrics, history), finished_runs(run, params.tracking.experiment)
+        today = time.strftime("%Y-%m-%d")
         inputs = ReportInputs(
             title=params.report.title,
-            metrics=read_json(paths.METRICS),
+            metrics=metrics,
             per_image=pd.read_csv(paths.PER_IMAGE, dtype={"frame": str}),
-            history=pd.read_csv(paths.HISTORY),
+            history=history,
             predictions=read_predictions(),
-            params=params.model_dump(),
-            environment=origin["environment"],
-            data_fingerprint=read_index(paths.SHARDS)["fingerprint"],
+            params=nested,
+            environment=environment,
+            data_fingerprint=data.fingerprint,
             run_id=run.run_id,
+            experiments=None
+            if finished is None
+            else experiments.gather(this, finished, params.tracking.group, today),
             benchmarks=read_benchmarks(),
+            data=data,
+            this_run=this,
+            previous_run=None if finished is None else experiments.previous(this, finished),
+            committed_params=committed_params(environment),
+            outputs=list(locked_outputs()),
         )
-        inputs = replace(inputs, experiments=compare_with_store(inputs, run))
         for name, png in draw_figures(inputs).items():
             with written_whole(paths.FIGURES / f"{name}.png") as partial:
                 partial.write_bytes(png)
         write_text(paths.REPORT, render_report(inputs))
 
 
-def compare_with_store(inputs: ReportInputs, run: PipedRun) -> Experiments | None:
-    """The other finished runs, if there are any to compare with.
+def finished_runs(run: PipedRun, experiment: str) -> pd.DataFrame | None:
+    """The other finished runs of the store; None if it does not answer.
 
     What the store holds is no input that DVC knows of: a report that DVC restores from its cache shows the store
-    as it was, and the page says of which day. A store that does not answer costs the page this section only.
+    as it was, and the page says of which day. A store that does not answer costs the page these parts only.
     """
-    tracking = inputs.params["tracking"]
     try:
-        finished = run.finished_runs(tracking["experiment"])
+        finished = run.finished_runs(experiment)
     except PipelineError as error:
         print(f"warning: the report leaves the other experiments out: {error}", file=sys.stderr)
         return None
-    best = figures.best_epoch(inputs.history)
-    this = {
+    return finished[finished["run_id"] != run.run_id]
+
+
+def row_of_this(
+    run: PipedRun, params: Mapping[str, Any], metrics: Mapping[str, Any], history: pd.DataFrame
+) -> dict[str, Any]:
+    """This run as a row of the table of finished runs."""
+    return {
         "run_id": run.run_id,
         "name": run.tags.get("mlflow.runName", run.run_id),
         "group": run.tags.get("group"),
         "training": run.tags.get("training.run_id", run.run_id),
-        **{f"params.{name}": str(value) for name, value in flatten(inputs.params).items()},
-        "val_rmse": math.nan if best is None else inputs.history["val_rmse"].min(),
-        "test_rmse": inputs.metrics["full"]["rmse"],
-        "test_delta1": inputs.metrics["full"]["delta1"],
+        **{f"params.{name}": str(value) for name, value in flatten(params).items()},
+        "val_rmse": math.nan if best_epoch(history) is None else history["val_rmse"].min(),
+        "test_rmse": metrics["full"]["rmse"],
+        "test_delta1": metrics["full"]["delta1"],
     }
-    others = finished[finished["run_id"] != run.run_id]
-    return gather(this, others, tracking["group"], time.strftime("%Y-%m-%d"))
 
 
 def read_predictions() -> Predictions:
     with safe_open(paths.PREDICTIONS, framework="np") as file:
         tensors = {name: file.get_tensor(name) for name in ("rgb_u8", "depth_mm", "prediction_mm")}
         return Predictions(**tensors, frames=json.loads(file.metadata()["frames"]))
+
+
+def committed_params(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of the commit that trained, from which an experiment's differ; empty where it is not known."""
+    text = git("show", f"{commit}:{paths.PARAMS}") if (commit := environment.get("git_commit")) else ""
+    return yaml.safe_load(text) or {}
+
+
+def locked_outputs() -> Iterator[Output]:
+    """What the stages before made, with DVC's hashes: it writes them down as each stage ends."""
+    try:
+        stages = (yaml.safe_load(paths.LOCK.read_text(encoding="utf-8")) or {}).get("stages", {})
+    except FileNotFoundError:  # a stage was started without DVC
+        return
+    for stage in ("fetch", "preprocess", "train", "evaluate"):
+        for out in stages.get(stage, {}).get("outs", ()):
+            yield Output(stage, out["path"], out.get("md5", ""))
 
 
 if __name__ == "__main__":

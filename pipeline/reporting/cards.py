@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from PIL import Image
@@ -189,11 +190,16 @@ def commands(environment: Mapping[str, Any], params: Mapping[str, Any], defaults
 
 def _run(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     given, usual = flatten(params), flatten(defaults)
-    changed = [f"-S {_shell(f'{key}={_yaml(value)}')}" for key, value in given.items() if usual.get(key, value) != value]
+    changed = [
+        f"-S {_shell(f'{key}={_yaml(value)}')}" for key, value in given.items() if usual.get(key, value) != value
+    ]
     return " \\\n    ".join(["dvc exp run", *changed]) if changed else "make repro"
 
 
 def _yaml(value: Any) -> str:
+    """A value as `dvc exp run -S` takes it: YAML reads 1e-05 as text."""
+    if isinstance(value, float):
+        return f"{Decimal(repr(value)):f}"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

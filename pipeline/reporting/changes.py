@@ -54,7 +54,7 @@ COMPARED = (
 def changes(
     before: Mapping[str, Any], after: Mapping[str, Any], intervals: Mapping[str, Sequence[float]]
 ) -> Changes:
-    """before, after: rows of the table of runs (`experiments`). intervals: 95 % of the scores of `after` by metric."""
+    """From one row of the table of runs to another. intervals: of the scores of `after`, by metric."""
     return Changes(
         since=str(before["name"]),
         params=param_changes(before, after),

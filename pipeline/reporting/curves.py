@@ -1,8 +1,9 @@
 """Charts for the page: a matplotlib figure as inline SVG in the page's own colours, with its curves as numbers.
 
-The picture is complete without a script. With it (`assets/script.js`) one reads values off the curves and hides some:
-both need no more than where each point of the picture stands and which elements belong to a curve, which matplotlib
-knows. A plotting library in the page would be 50 kB of somebody else's code that draws the same lines a second time.
+The picture is complete without a script. With it (`assets/script.js`) one reads values off the curves and hides
+some: both need no more than where each point of the picture stands and which elements belong to a curve, which
+matplotlib knows. A plotting library in the page (uPlot, the smallest, has 50 kB) would draw the same lines a second
+time, in a style of its own, and leave nothing to see and to print where scripts do not run.
 """
 
 from __future__ import annotations
@@ -49,15 +50,15 @@ class Plot:
     """of the picture, in CSS pixels"""
     height: int
     curves: Mapping[str, Any]
-    """for the script: `x` (name and unit of the axis) and `panels`, each of `box` (left, top, right, bottom) and `series`"""
+    """for the script: `x` (axis and unit) and `panels`, each a `box` (left, top, right, bottom) and `series`"""
     legend: tuple[Swatch, ...]
 
 
 def plot(figure: Figure, name: str) -> Plot:
     """The figure, drawn in the light theme, as SVG whose colours are the page's variables.
 
-    name: unlike that of any other chart of the page; identifiers inside of the picture begin with it. Curves that are
-    to be read off carry a label.
+    name: unlike that of any other chart of the page; identifiers inside of the picture begin with it. Curves that
+    are to be read off carry a label.
     """
     labelled = [(number, line) for number, axes in enumerate(figure.axes) for line in _labelled(axes)]
     labels = list(dict.fromkeys(str(line.get_label()) for _, line in labelled))
@@ -92,7 +93,7 @@ def plot(figure: Figure, name: str) -> Plot:
             str(line.get_label()), _variable(line.get_color()), _dashes(line), labels.index(str(line.get_label()))
         )
         for _, line in labelled
-        if line.axes is not None and len(_labelled(line.axes)) > 1
+        if isinstance(line.axes, Axes) and len(_labelled(line.axes)) > 1
     }
     width_px, height_px = (round(float(inches) * CSS_PX_PER_INCH) for inches in figure.get_size_inches())
     return Plot(svg, width_px, height_px, {"x": x, "panels": panels}, tuple(swatches.values()))

@@ -1,4 +1,4 @@
-"""What a data card tells of the shards: how many frames of how many scenes, which depths, how they are augmented."""
+"""What a data card tells of the shards: frames, scenes, depths, and a frame that is augmented."""
 
 from __future__ import annotations
 

@@ -46,9 +46,7 @@ def error_by_distance_figure(bands: Sequence[Mapping[str, Any]], theme: Theme = 
         ("abs_rel", "AbsRel", theme.second, "--", "s"),
     ):
         values = 100 * _column(bands, name)
-        shares.plot(
-            centres, values, color=colour, linestyle=style, marker=marker, ms=4, linewidth=1.8, label=label
-        )
+        shares.plot(centres, values, color=colour, linestyle=style, marker=marker, ms=4, linewidth=1.8, label=label)
     shares.set_ylim(bottom=0)
     label_y(shares, "Share of pixels, relative error (%)", theme)
     legend(shares, theme)
@@ -109,9 +107,7 @@ def error_histogram_figure(histogram: Mapping[str, Any], theme: Theme = LIGHT) -
     return figure
 
 
-def depth_histogram_figure(
-    edges_m: np.ndarray, counts: Mapping[str, np.ndarray], theme: Theme = LIGHT
-) -> Figure:
+def depth_histogram_figure(edges_m: np.ndarray, counts: Mapping[str, np.ndarray], theme: Theme = LIGHT) -> Figure:
     """Which depths occur, in each split that has frames."""
     figure, (axes,) = chart(theme, height_px=CHART_PX[1] - 60)
     styles = (("train", theme.accent, "-"), ("val", theme.muted, ":"), ("test", theme.second, "--"))

@@ -24,7 +24,6 @@ from pipeline.reporting.inputs import ReportInputs
 from pipeline.reporting.style import CSS_PX_PER_INCH, FONT_PT, LIGHT, Theme, png
 
 
-
 def predictions_figure(
     rgb_u8: np.ndarray,
     depth_m: np.ndarray,
@@ -146,7 +145,10 @@ def _charts(inputs: ReportInputs, theme: Theme) -> Iterator[tuple[str, Figure]]:
     if inputs.per_image["full_rmse"].notna().any():
         yield "error_by_scene_type", error_figures.error_by_scene_type_figure(inputs.per_image, theme)
     if inputs.data is not None:
-        yield "depth_histogram", error_figures.depth_histogram_figure(inputs.data.edges_m, inputs.data.counts, theme)
+        yield (
+            "depth_histogram",
+            error_figures.depth_histogram_figure(inputs.data.edges_m, inputs.data.counts, theme),
+        )
 
 
 def draw_figures(inputs: ReportInputs) -> dict[str, bytes]:

@@ -19,8 +19,8 @@ HERE = Path(__file__).parent
 def render_page(template: str, **context: Any) -> str:
     """A page made of `templates/TEMPLATE`, which extends `page.html.jinja`.
 
-    The page's content security policy names the script by its hash: no other runs, not even one that a name from the
-    data smuggled in.
+    The page's content security policy names the script by its hash: no other runs, not even one that a name from
+    the data smuggled in.
     """
     script = _asset("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")

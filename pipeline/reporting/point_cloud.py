@@ -12,7 +12,7 @@ from pipeline.reporting.inputs import Predictions
 
 POINTS_ACROSS = 160
 """19 200 points of a 4:3 frame: 180 kB in the page, and a phone draws them in a few milliseconds."""
-EDGE = 0.02
+EDGE = 0.03
 """Share of each side that is left out: NYU's photographs have a white frame of 7 to 10 pixels of 640."""
 # NYU's colour camera in shares of the image, from its toolbox's fx 518.858, fy 519.470, cx 325.582, cy 253.736 at
 # 640 x 480. The rooms are rendered with it; a folder's own camera is not known.
@@ -48,7 +48,7 @@ def point_clouds(predictions: Predictions) -> list[PointCloud]:
 
 
 def point_cloud(predictions: Predictions, index: int, rank: str) -> PointCloud:
-    """Every n-th pixel of a frame. Nearest pixels, not means: a mean across an edge floats between both surfaces."""
+    """Every n-th pixel of a frame. Nearest pixels, not means: a mean across an edge floats in the air."""
     height, width = predictions.rgb_u8.shape[-2:]
     columns = min(POINTS_ACROSS, width)
     rows = max(1, round(columns * height / width))

@@ -169,9 +169,7 @@ def _write_along(axes: Axes, place: int, heights: np.ndarray, texts: pd.Series, 
     axes.text(place, -0.03, written[low], ha="center", va="top", **style)
     axes.text(place, 1.03, written[high], ha="center", va="bottom", **style)
     for height in between if len(written) <= most else []:
-        axes.text(
-            place - 0.04, height, written[height], ha="right", va="center", path_effects=halo(theme), **style
-        )
+        axes.text(place - 0.04, height, written[height], ha="right", va="center", path_effects=halo(theme), **style)
 
 
 def parameter_map_figure(runs: pd.DataFrame, score: str, theme: Theme = LIGHT) -> Figure | None:

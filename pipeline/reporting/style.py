@@ -1,7 +1,7 @@
 """The one style of all charts: colours of the page, axes, lettering, and how a figure becomes a PNG.
 
-Charts are drawn on `Figure` objects without pyplot's global state. Colours are those of Okabe and Ito, and no line is
-told from another by colour alone.
+Charts are drawn on `Figure` objects without pyplot's global state. Colours are those of Okabe and Ito, and no line
+is told from another by colour alone.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import AbstractPathEffect, withStroke
-import pandas as pd
 
 
 @dataclass(frozen=True)

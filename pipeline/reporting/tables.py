@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,9 +106,10 @@ def short_groups(metrics: Mapping[str, Any]) -> list[ResultGroup]:
         ]
         model = rows[0].rmse
         others = [row for row in rows if row.kind == "published"]
-        # One network under each other protocol: the one whose RMSE is nearest to this model's.
-        if not headline and is_number(model):
-            others = sorted(others, key=lambda row: abs((row.rmse or 0) - model))[:1]
+        if not headline:
+            # One network under each other protocol: the one whose RMSE is nearest to this model's.
+            own = float(model) if model is not None and is_number(model) else math.inf
+            others = sorted(others, key=lambda row: abs((row.rmse or 0.0) - own))[:1]
         shown.append(
             ResultGroup(group.name, group.meaning, [row for row in rows if row.kind != "published"] + others)
         )

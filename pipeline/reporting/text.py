@@ -1,4 +1,4 @@
-"""Numbers and values as a reader sees them: rounded, with units that no line break parts, a dash for what is absent."""
+"""Numbers and values as a reader sees them: rounded, units kept beside them, a dash for what is absent."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def certainty(metrics: Mapping[str, Any]) -> str:
 
 
 def hardest(metrics: Mapping[str, Any]) -> str:
-    """Where it fails: the band of distance and the kind of scene with the highest RMSE; empty if neither is known."""
+    """Where it fails: distance, kind of scene and region with the highest RMSE; empty if none is known."""
     return "; ".join(_hardest(metrics))
 
 

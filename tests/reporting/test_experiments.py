@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.reporting import experiments, figures, html
+from pipeline.reporting import experiments, html, search_figures
 from pipeline.reporting.inputs import Experiments
 from pipeline.tracking.compare import finished_rows
 from pipeline.tracking.opening import Opening, open_run
 from pipeline.tracking.store import open_store
 from pipeline.tracking.table import table_of
-from tests.reporting.test_html import INPUTS, Page
+from tests.reporting.toy import INPUTS, Page, only_own_scripts
 
 DEFAULTS = {"seed": "0", "loss.ssim_weight": "0.5", "train.learning_rate": "0.0001", "augment.at": "shards"}
 SCORES = ("val/rmse", "test/full/rmse", "test/full/delta1")
@@ -118,7 +117,7 @@ def test_the_line_runs_through_this_run_and_its_points_are_means_over_seeds() ->
     np.testing.assert_allclose(points["mean"], [0.775, 0.655, 0.51, 0.655, 0.775])
     # Standard deviation of two values that are 0.01 apart: 0.01 / √2.
     np.testing.assert_allclose(points["spread"], [0.01 / 2**0.5] * 2 + [np.nan] + [0.01 / 2**0.5] * 2)
-    rmse, delta = figures.parameter_line_figure(found.runs).axes  # type: ignore[union-attr]
+    rmse, delta = search_figures.parameter_line_figure(found.runs).axes  # type: ignore[union-attr]
     assert (rmse.get_ylabel(), delta.get_xlabel()) == ("RMSE (m)", "loss.ssim_weight")
 
 
@@ -126,7 +125,7 @@ def test_few_values_of_the_line_are_written_out_and_the_best_score_is_bold() -> 
     scored = ((0.1, 0.60, 0.70), (0.3, 0.55, 0.79), (0.9, 0.58, 0.75))
     found = compared(*(run(f"w{w}", (0.5, rmse, delta), loss__ssim_weight=w) for w, rmse, delta in scored))
     assert found is not None
-    rmse, delta = figures.parameter_line_figure(found.runs).axes  # type: ignore[union-attr]
+    rmse, delta = search_figures.parameter_line_figure(found.runs).axes  # type: ignore[union-attr]
     written = [[(text.get_text(), text.get_weight()) for text in axes.texts] for axes in (rmse, delta)]
     assert written == [
         [("0.600", "normal"), ("0.550", "normal"), ("0.510", "bold"), ("0.580", "normal")],
@@ -134,15 +133,15 @@ def test_few_values_of_the_line_are_written_out_and_the_best_score_is_bold() -> 
     ]
     many = compared(*(run(f"w{w}", loss__ssim_weight=w / 20) for w in range(9)))
     assert many is not None
-    assert not figures.parameter_line_figure(many.runs).axes[0].texts  # type: ignore[union-attr]
+    assert not search_figures.parameter_line_figure(many.runs).axes[0].texts  # type: ignore[union-attr]
 
 
 def test_where_no_number_varies_there_is_no_chart_but_a_table() -> None:
     found = compared(run("other", augment__at="step"), run("seeded", seed=4))
     assert found is not None
-    assert figures.parameter_line_figure(found.runs) is None
-    assert figures.parallel_coordinates_figure(found.runs) is None
-    assert figures.parameter_map_figure(found.runs, "test_rmse") is None
+    assert search_figures.parameter_line_figure(found.runs) is None
+    assert search_figures.parallel_coordinates_figure(found.runs) is None
+    assert search_figures.parameter_map_figure(found.runs, "test_rmse") is None
     assert html.comparison(found).params == ["augment.at", "seed"]
 
 
@@ -150,7 +149,7 @@ def test_one_parameter_is_enough_for_parallel_coordinates_with_both_scores() -> 
     scored = ((0.1, 0.60, 0.70), (0.3, 0.55, 0.75), (0.9, 0.53, 0.79))
     found = compared(*(run(f"w{w}", (0.5, rmse, delta), loss__ssim_weight=w) for w, rmse, delta in scored))
     assert found is not None
-    (axes,) = figures.parallel_coordinates_figure(found.runs).axes  # type: ignore[union-attr]
+    (axes,) = search_figures.parallel_coordinates_figure(found.runs).axes  # type: ignore[union-attr]
     names = [label.get_text() for label in axes.get_xticklabels()]
     assert names == ["loss\nssim weight", "Test\nRMSE (m)", "Test\nδ < 1.25 (%)"]
     # This run is the best of both scores, which is the upper end of their axes.
@@ -179,14 +178,14 @@ def test_the_page_of_the_sweep_over_the_weight_has_its_line_and_its_parallel_coo
 def test_two_parameters_give_parallel_coordinates_and_with_four_runs_a_map_of_each_score() -> None:
     few, many = compared(*search(2)), compared(*search(8))
     assert few is not None and many is not None
-    assert figures.parallel_coordinates_figure(few.runs) is not None
-    assert figures.parameter_map_figure(few.runs, "test_rmse") is None
-    parallel = figures.parallel_coordinates_figure(many.runs)
+    assert search_figures.parallel_coordinates_figure(few.runs) is not None
+    assert search_figures.parameter_map_figure(few.runs, "test_rmse") is None
+    parallel = search_figures.parallel_coordinates_figure(many.runs)
     assert parallel is not None
     labels = [label.get_text() for label in parallel.axes[0].get_xticklabels()]
     assert labels == ["loss\nssim weight", "train\nlearning rate", "Test\nRMSE (m)", "Test\nδ < 1.25 (%)"]
     for score, unit, name in (("test_rmse", 1, "Test RMSE (m)"), ("test_delta1", 100, "Test δ < 1.25 (%)")):
-        plan = figures.parameter_map_figure(many.runs, score)
+        plan = search_figures.parameter_map_figure(many.runs, score)
         assert plan is not None
         axes, bar = plan.axes
         assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
@@ -214,7 +213,7 @@ def test_runs_on_one_straight_line_give_a_map_without_a_surface() -> None:
     rows = [run(f"r{w}", (0.4, 0.6 + w, 0.7), loss__ssim_weight=w, train__learning_rate=2 * w) for w in values]
     runs = compared(*rows, loss__ssim_weight=0.2, train__learning_rate=0.4)
     assert runs is not None
-    plan = figures.parameter_map_figure(runs.runs, "test_rmse")
+    plan = search_figures.parameter_map_figure(runs.runs, "test_rmse")
     assert plan is not None
     assert len(plan.axes[0].collections) == 1  # the dots
 
@@ -260,8 +259,8 @@ def test_a_long_list_is_cut_but_for_this_run() -> None:
 def test_names_and_values_from_the_store_cannot_become_markup() -> None:
     found = compared(run("<script>alert(1)</script>", augment__at="<b>bold"))
     text = html.render_report(replace(INPUTS, experiments=found))
-    assert "<script" not in text
-    assert "<b>" not in re.sub(r"<b>RMSE", "", text)
+    assert only_own_scripts(text)
+    assert "<b>bold" not in text
 
 
 def test_finished_runs_are_read_from_the_store_with_their_best_validation(

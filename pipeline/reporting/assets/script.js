@@ -142,11 +142,11 @@ function turnable(root) {
     truth: new Uint16Array(bytes(frame.truth_mm).buffer),
     prediction: new Uint16Array(bytes(frame.prediction_mm).buffer),
   }));
-  const start = { yaw: 0.38, pitch: -0.2, zoom: 1 };
+  const start = { yaw: 0.32, pitch: -0.2, zoom: 1 };
   const view = { ...start, frame: 0, depth: "prediction" };
   let waiting = false;
 
-  // Points of a frame in metres, and their mean, around which they turn.
+  // Points of a frame in metres, and their mean: truth and prediction turn around one place, to be compared.
   function placed(frame, depth) {
     const { rows, columns, fx, fy, cx, cy } = frame;
     const points = new Float32Array(3 * rows * columns);
@@ -170,8 +170,8 @@ function turnable(root) {
     const frame = frames[view.frame];
     const { rows, columns, rgb } = frame;
     const { points } = (frame[`${view.depth}_points`] ??= placed(frame, frame[view.depth]));
-    const pivot = (frame.pivot ??= placed(frame, frame.truth).mean);
-    const away = (pivot[2] * 1.3) / view.zoom;
+    const pivot = (frame.pivot ??= placed(frame, frame.prediction).mean);
+    const away = (pivot[2] * 1.45) / view.zoom;
     const [cosYaw, sinYaw, cosPitch, sinPitch] = [Math.cos(view.yaw), Math.sin(view.yaw), Math.cos(view.pitch), Math.sin(view.pitch)];
     const focal = frame.fx * width;
     const count = rows * columns;
