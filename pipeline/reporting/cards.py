@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from pipeline.params import flatten
-from pipeline.reporting.colours import depth_scale, missing_as_nan
+from pipeline.reporting.colours import ColourScale, missing_as_nan
 from pipeline.reporting.inputs import DataFacts
 from pipeline.reporting.pictures import tile_size, tile_uri
 from pipeline.reporting.text import NBSP, NYU_SOURCES, count, is_number, number, percent, source_name
@@ -60,8 +60,8 @@ class DataCard:
     tile_size: tuple[int, int]
 
 
-def data_card(data: DataFacts, augment: Mapping[str, Any]) -> DataCard:
-    """augment: the section of the parameters."""
+def data_card(data: DataFacts, augment: Mapping[str, Any], depths: ColourScale) -> DataCard:
+    """augment: the section of the parameters. depths: the page's scale."""
     height, width = data.size
     return DataCard(
         source=source_name(data.source),
@@ -73,7 +73,7 @@ def data_card(data: DataFacts, augment: Mapping[str, Any]) -> DataCard:
             for split, facts in data.splits.items()
         ],
         augmentation=augmentation_in_words(augment),
-        tiles=_augmented_tiles(data),
+        tiles=_augmented_tiles(data, depths),
         tile_size=tile_size(width, height, AUGMENTED_PX),
     )
 
@@ -93,11 +93,10 @@ def augmentation_in_words(augment: Mapping[str, Any]) -> str:
     )
 
 
-def _augmented_tiles(data: DataFacts) -> list[AugmentedTile]:
+def _augmented_tiles(data: DataFacts, depths: ColourScale) -> list[AugmentedTile]:
     shown = data.augmented
     if shown is None:
         return []
-    depths = depth_scale(shown.before_mm / 1000)
     pictures = (
         ("Image", Image.fromarray(shown.before_u8.transpose(1, 2, 0))),
         ("Augmented", Image.fromarray(shown.after_u8.transpose(1, 2, 0))),

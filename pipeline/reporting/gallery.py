@@ -75,10 +75,15 @@ class Gallery:
     thumbnail_size: tuple[int, int]
 
 
+def page_scale(predictions: Predictions) -> ColourScale:
+    """The one scale of all depth maps of a page."""
+    return depth_scale(predictions.depth_m, predictions.prediction_m)
+
+
 def gallery(predictions: Predictions) -> Gallery:
     depth_m, prediction_m = predictions.depth_m, predictions.prediction_m
     errors_m = signed_error_m(prediction_m, depth_m)
-    depths, errors = depth_scale(depth_m, prediction_m), error_scale(errors_m)
+    depths, errors = page_scale(predictions), error_scale(errors_m)
 
     def shown(index: int, rank: str, width_px: int) -> GalleryFrame:
         frame = predictions.frames[index]

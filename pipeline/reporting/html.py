@@ -11,7 +11,7 @@ from pipeline.params import flatten
 from pipeline.reporting import cards, experiments, figures, tables
 from pipeline.reporting.benchmarks import tabulate
 from pipeline.reporting.changes import changes
-from pipeline.reporting.gallery import gallery
+from pipeline.reporting.gallery import gallery, page_scale
 from pipeline.reporting.inputs import Experiments, ReportInputs
 from pipeline.reporting.page import render_page
 from pipeline.reporting.pictures import chart_of
@@ -36,7 +36,9 @@ def render_report(inputs: ReportInputs) -> str:
         "training": training_summary(inputs),
         "comparison": None if inputs.experiments is None else comparison(inputs.experiments),
         "benchmarks": tabulate(inputs.benchmarks) if inputs.benchmarks else None,
-        "data": None if data is None else cards.data_card(data, inputs.params.get("augment", {})),
+        "data": None
+        if data is None
+        else cards.data_card(data, inputs.params.get("augment", {}), page_scale(inputs.predictions)),
         "regions": tables.region_cells(metrics.get("by_region")),
         "shapes": tables.shape_rows(metrics),
         "boundaries": metrics.get("boundaries"),

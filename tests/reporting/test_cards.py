@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from pipeline.reporting import cards
+from pipeline.reporting.gallery import page_scale
 from tests.reporting.toy import RICH, data_facts, metrics, rich_metrics
 
 
@@ -56,7 +57,7 @@ def test_augmentation_is_told_in_words(augment: dict[str, Any], words: str) -> N
 
 
 def test_the_data_card_counts_and_shows_a_frame_before_and_after() -> None:
-    card = cards.data_card(data_facts(), RICH.params["augment"])
+    card = cards.data_card(data_facts(), RICH.params["augment"], page_scale(RICH.predictions))
     assert [(row.name, row.frames, row.copies, row.scenes) for row in card.splits] == [
         ("Training", 60, 60, 21),
         ("Validation", 7, 0, 3),

@@ -105,7 +105,7 @@ def test_the_first_screen_has_verdict_certainty_failures_table_pictures_and_what
     assert re.search(r"Constant depth, same frames full, per image 1\.100", header)
     assert "SavtaDepth, ResNet-34 U-Net full, per image 0.652" in header
     assert "DenseDepth densedepth, pooled 0.548" in header
-    assert "Since plain-pike loss.ssim_weight 0.25 → 0.5" in header
+    assert "Since the last experiment, plain-pike loss.ssim_weight 0.25 → 0.5" in header
     # 0.56 - 0.75; the one before lies above 0.61, the interval's end.
     assert "Test RMSE 0.560 m, −0.190 better, beyond the confidence interval" in header
     shown = [attributes["alt"] for attributes in rich_page.images[:12]]

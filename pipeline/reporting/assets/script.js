@@ -171,7 +171,7 @@ function turnable(root) {
     const { rows, columns, rgb } = frame;
     const { points } = (frame[`${view.depth}_points`] ??= placed(frame, frame[view.depth]));
     const pivot = (frame.pivot ??= placed(frame, frame.prediction).mean);
-    const away = (pivot[2] * 1.45) / view.zoom;
+    const away = (pivot[2] * 1.2) / view.zoom;
     const [cosYaw, sinYaw, cosPitch, sinPitch] = [Math.cos(view.yaw), Math.sin(view.yaw), Math.cos(view.pitch), Math.sin(view.pitch)];
     const focal = frame.fx * width;
     const count = rows * columns;
