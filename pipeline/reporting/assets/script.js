@@ -50,12 +50,13 @@ function readable(plot) {
     let at = "";
     for (const one of series) {
       const index = one.at.findIndex(([across]) => Math.abs(across - place) < 0.06);
-      if (index < 0 || hidden.has(one.curve)) continue;
+      if (index < 0) continue;
+      at = one.values[index][0];
+      if (hidden.has(one.curve)) continue;
       const [across, down] = one.at[index];
       const dot = draw("circle", { cx: across, cy: down, r: 3 });
       dot.style.stroke = one.colour;
       cursor.append(dot);
-      at = one.values[index][0];
       rows.push([one.name, one.colour, told(one.values[index][1], one.unit)]);
     }
     const [, axis, unit] = x.match(/^(.*?)\s*(?:\(([^()]*)\))?$/);
@@ -76,11 +77,12 @@ function readable(plot) {
 
   const nearest = (across) => places.reduce((best, one) => (Math.abs(one - across) < Math.abs(best - across) ? one : best));
 
-  plot.addEventListener("pointermove", (event) => {
+  function follow(event) {
     const box = svg.getBoundingClientRect();
     show(nearest(((event.clientX - box.left) * svg.viewBox.baseVal.width) / box.width));
-  });
-  plot.addEventListener("pointerdown", (event) => plot.dispatchEvent(new PointerEvent("pointermove", event)));
+  }
+  plot.addEventListener("pointermove", follow);
+  plot.addEventListener("pointerdown", follow); // a finger that taps does not move
   plot.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && show(null));
   plot.addEventListener("blur", () => show(null));
   plot.addEventListener("keydown", (event) => {
