@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 
 from pipeline.reporting.style import CHART_PX, LIGHT, Theme, chart, dress, label_y, legend
 
+SHOWN_SHARE = 0.997
+"""Of the pixels in a histogram of errors: its tails are as long as the room and as flat as its floor."""
 TWO_PANELS_PX = 360
 """Height of a chart of two panels that both have lettering of their own."""
 
@@ -96,15 +98,27 @@ def error_histogram_figure(histogram: Mapping[str, Any], theme: Theme = LIGHT) -
     """How often an error of each size and sign occurs, beside the mean-depth map's where it is known."""
     figure, (axes,) = chart(theme)
     edges = np.asarray(histogram["edges_m"], float)
-    _steps(axes, edges, histogram["counts"], "this model", theme.accent, "-", filled=theme.fill)
-    if histogram.get("mean_map_counts") is not None:
-        _steps(axes, edges, histogram["mean_map_counts"], "mean-depth map", theme.second, "--")
+    both = np.array([counts for key in ("counts", "mean_map_counts") if (counts := histogram.get(key)) is not None])
+    shown = _without_tails(edges, both.sum(axis=0))
+    _steps(axes, edges, both[0], "this model", theme.accent, "-", shown, filled=theme.fill)
+    if len(both) > 1:
+        _steps(axes, edges, both[1], "mean-depth map", theme.second, "--", shown)
     axes.axvline(0, color=theme.muted, linewidth=0.8)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("Predicted – true depth (m)")
     label_y(axes, "Share of pixels (%)", theme)
     legend(axes, theme)
     return figure
+
+
+def _without_tails(edges: np.ndarray, counts: np.ndarray) -> slice:
+    """The bins up to the distance from 0 within which nearly all pixels lie."""
+    reach = np.maximum(np.abs(edges[:-1]), np.abs(edges[1:]))
+    order = np.argsort(reach, kind="stable")
+    covered = np.cumsum(counts[order]) / max(float(counts.sum()), 1.0)
+    widest = reach[order][min(int(np.searchsorted(covered, SHOWN_SHARE)), len(order) - 1)]
+    inside = np.flatnonzero(reach <= widest)
+    return slice(int(inside[0]), int(inside[-1]) + 1)
 
 
 def depth_histogram_figure(edges_m: np.ndarray, counts: Mapping[str, np.ndarray], theme: Theme = LIGHT) -> Figure:
@@ -129,10 +143,11 @@ def _steps(
     label: str,
     colour: str,
     style: str,
+    shown: slice = slice(None),
     filled: str | None = None,
 ) -> None:
-    share = 100 * np.asarray(counts, float) / max(float(np.sum(counts)), 1.0)
-    centres = (edges[:-1] + edges[1:]) / 2
+    share = (100 * np.asarray(counts, float) / max(float(np.sum(counts)), 1.0))[shown]
+    centres = ((edges[:-1] + edges[1:]) / 2)[shown]
     if filled is not None:
         axes.fill_between(centres, share, step="mid", color=filled, linewidth=0)
     axes.plot(centres, share, color=colour, linestyle=style, linewidth=1.6, drawstyle="steps-mid", label=label)

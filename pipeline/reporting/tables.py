@@ -38,12 +38,17 @@ BASELINES = (
     ("baseline_constant", "Constant depth, same frames"),
 )
 """Key in the metrics -> how it is called."""
+OTHER_WAY = {
+    False: ("flip_averaged", "mirrored too and averaged"),
+    True: ("single", "one prediction, not averaged"),
+}
+"""Whether a protocol averages with the mirrored prediction -> key and name of the scores the other way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRow:
     kind: str
-    """`model`, `baseline` or `published`"""
+    """`model`, `variant` (the same weights used in another way), `baseline` or `published`"""
     model: str
     protocol: str | None
     averaged: str | None
@@ -70,6 +75,9 @@ def result_groups(metrics: Mapping[str, Any], model: str = "This model") -> Iter
     """This model, the baselines and what was published, by protocol and averaging; odd ones out last."""
     for protocol, averaged in TABLE_GROUPS:
         rows = [measured_row("model", model, metrics, metrics[protocol], protocol, averaged)]
+        key, how = OTHER_WAY[PROTOCOLS[protocol].flip_averaging]
+        if scores := metrics.get(key, {}).get(protocol):
+            rows.append(measured_row("variant", f"{model}, {how}", metrics, scores, protocol, averaged))
         rows += [
             measured_row("baseline", name, metrics, scores, protocol, averaged)
             for key, name in BASELINES
@@ -141,8 +149,8 @@ def measured_row(
         model=model,
         protocol=protocol,
         averaged=averaged,
-        parameters=count(metrics["parameters"]) if kind == "model" else "0",
-        pretrained="no" if kind == "model" else None,
+        parameters="0" if kind == "baseline" else count(metrics["parameters"]),
+        pretrained=None if kind == "baseline" else "no",
         trained_on=metrics["trained_on"],
         rmse=scores.get(f"rmse{suffix}"),
         abs_rel=scores.get(f"abs_rel{suffix}"),

@@ -85,7 +85,8 @@ def _hardest(metrics: Mapping[str, Any]) -> Iterator[str]:
 def region_name(row: int, column: int, rows: int, columns: int) -> str:
     """A cell of a grid over the image in words, as "upper left"."""
     down = "top" if row == 0 else "bottom" if row == rows - 1 else "middle"
-    across = "left" if column < columns / 3 else "right" if column >= 2 * columns / 3 else "centre"
+    middle = (column + 0.5) / columns
+    across = "left" if middle < 1 / 3 else "right" if middle > 2 / 3 else "centre"
     return f"{down} {across}"
 
 

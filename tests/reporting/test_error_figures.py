@@ -61,6 +61,15 @@ def test_the_histogram_shows_shares_of_both_predictors_at_the_middles_of_their_b
     assert [line.get_label() for line in alone[:-1]] == ["this model"]
 
 
+def test_the_histogram_leaves_its_long_tails_out_but_counts_them() -> None:
+    edges = np.linspace(-10, 10, 201)
+    counts = np.zeros(200)
+    counts[95:105], counts[0] = 1000.0, 1.0
+    (line, _) = error_figures.error_histogram_figure({"edges_m": edges, "counts": counts}).axes[0].lines
+    np.testing.assert_allclose(line.get_xdata(), np.linspace(-0.45, 0.45, 10))
+    np.testing.assert_allclose(line.get_ydata(), 100 * 1000 / 10001)
+
+
 def test_the_histogram_of_depths_leaves_empty_splits_out() -> None:
     counts = {"train": np.array([1, 3]), "val": np.zeros(2), "test": np.array([2, 2])}
     lines = error_figures.depth_histogram_figure(np.array([0.0, 1.0, 2.0]), counts).axes[0].lines

@@ -32,6 +32,21 @@ def test_the_constant_is_a_baseline_where_it_was_scored() -> None:
     assert names[5] == []
 
 
+def test_what_averaging_with_the_mirror_image_brings_is_told_where_the_protocol_does_it_and_where_not() -> None:
+    scored = {
+        key: {protocol: {"rmse": rmse, "rmse_pooled": rmse} for protocol in ("full", "eigen", "densedepth")}
+        for key, rmse in (("flip_averaged", 0.25), ("single", 0.75))
+    }
+    groups = {group.name: group.rows for group in tables.result_groups(metrics(**scored))}
+    assert (groups["full, per image"][1].model, groups["full, per image"][1].rmse) == (
+        "This model, mirrored too and averaged",
+        0.25,
+    )
+    assert groups["densedepth, pooled"][1].rmse == 0.75
+    assert {rows[1].kind for name, rows in groups.items() if name != "Other protocols"} == {"variant"}
+    assert all(row.kind != "variant" for group in tables.short_groups(metrics(**scored)) for row in group.rows)
+
+
 def test_the_first_screen_names_protocol_and_averaging_in_each_row_and_one_rival_of_each_other_protocol() -> None:
     groups = tables.short_groups(rich_metrics(eigen={"rmse": 0.25, "abs_rel": 0.1, "delta1": 0.9}))
     shown = [[(row.kind, row.model, row.protocol, row.averaged) for row in group.rows] for group in groups]
