@@ -18,6 +18,7 @@ SOURCE_NAMES = {
     "nyu_v2": "NYU Depth v2",
     "file": "a labelled file in NYU Depth v2's layout",
     "folder": "a folder of one's own images",
+    "nyu_raw": "raw sequences of NYU Depth v2",
 }
 LONGEST_VALUE = 28
 
