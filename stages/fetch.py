@@ -46,7 +46,7 @@ def fetch_nyu_v2(fetch: Fetch) -> None:
 def fetch_file(fetch: Fetch) -> None:
     labeled, splits = own_files("file", str(fetch.file.labeled), fetch.file.splits)
     with NyuFile(labeled) as file:
-        read_splits(splits, len(file))
+        read_splits(splits, len(file), file.scenes)
     link_or_copy(labeled, paths.RAW_MAT)
     link_or_copy(splits, paths.RAW_SPLITS)
 

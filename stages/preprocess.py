@@ -20,7 +20,10 @@ def main() -> None:
     params = load_params()
     settings, augment = params.preprocess, params.augment
     in_shards = augment.at == "shards" and augment.copies > 0
-    with stage_run("preprocess", params.model_dump()), open_source(paths.RAW) as source:
+    with (
+        stage_run("preprocess", params.model_dump()),
+        open_source(paths.RAW, raw_depth=False, stored_order=True) as source,
+    ):
         if settings.split == "all":
             splits = use_every_frame(source.splits)
         else:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from pipeline.errors import PipelineError
+
+AT_ONCE_BYTES = 256 * 2**20
+"""Of frames that are read and worked on at a time, whatever the number of cores."""
+
+Result = TypeVar("Result")
 
 
 class Frames(NamedTuple):
@@ -22,7 +31,10 @@ class Frames(NamedTuple):
 
 
 class FrameSource(Protocol):
-    """An opened set of frames: the official NYU file, or a folder of images."""
+    """An opened set of frames: the official NYU file, or a folder of images.
+
+    Several threads may `read` at a time.
+    """
 
     @property
     def size(self) -> tuple[int, int]:
@@ -55,14 +67,59 @@ def read_slabs(source: FrameSource, indices: Iterable[int]) -> Iterator[tuple[li
 
     Slabs that hold none of the wanted `indices` are not read.
     """
+    for inside, start, stop in _wanted_slabs(source, indices):
+        yield inside, _read_wanted(source, inside, start, stop)
+
+
+def map_slabs(
+    source: FrameSource,
+    indices: Iterable[int],
+    work: Callable[[list[int], Frames], Result],
+    *,
+    ahead: int,
+) -> Iterator[Result]:
+    """Yield `work(frame indices, their frames)` for each slab of `read_slabs`, in the same order.
+
+    Slabs are read and worked on in threads, as many as there are cores and `AT_ONCE_BYTES` allow. They go on until
+    `ahead` results wait to be taken.
+    """
+    height, width = source.size
+    slab_bytes = min(source.slab_frames, max(1, len(source))) * height * width * 11
+    threads = max(1, min(len(os.sched_getaffinity(0)), AT_ONCE_BYTES // slab_bytes))
+
+    def read_and_work(slab: tuple[list[int], int, int]) -> Result:
+        return work(slab[0], _read_wanted(source, *slab))
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="slabs") as pool:
+        slabs = _wanted_slabs(source, indices)
+        under_way: deque[Future[Result]] = deque()
+        try:
+            while True:
+                missing = threads + ahead - len(under_way)
+                under_way += [pool.submit(read_and_work, slab) for slab in itertools.islice(slabs, missing)]
+                if not under_way:
+                    return
+                yield under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+
+
+def _wanted_slabs(source: FrameSource, indices: Iterable[int]) -> Iterator[tuple[list[int], int, int]]:
+    """(wanted frames, first frame, last frame + 1) of each slab that holds wanted ones."""
     wanted = np.unique(np.fromiter(indices, dtype=np.int64))
     step = source.slab_frames
     for slab in np.unique(wanted // step):
         start, stop = int(slab) * step, min((int(slab) + 1) * step, len(source))
-        inside = wanted[(wanted >= start) & (wanted < stop)]
-        frames = source.read(start, stop)
-        picked = inside - start
-        yield inside.tolist(), Frames(*(array[picked] for array in frames))
+        yield wanted[(wanted >= start) & (wanted < stop)].tolist(), start, stop
+
+
+def _read_wanted(source: FrameSource, wanted: list[int], start: int, stop: int) -> Frames:
+    frames = source.read(start, stop)
+    if len(wanted) == stop - start:
+        return frames
+    picked = np.array(wanted) - start
+    return Frames(*(array[picked] for array in frames))
 
 
 def check_splits(splits: dict[str, list[int]], frames: int, where: str) -> None:
@@ -76,3 +133,16 @@ def check_splits(splits: dict[str, list[int]], frames: int, where: str) -> None:
                 twice = f"{split} twice" if seen[index] == split else f"both {seen[index]} and {split}"
                 raise PipelineError(f"{where}: frame {index + 1} is in {twice}")
             seen[index] = split
+
+
+def check_scenes(splits: dict[str, list[int]], scenes: Sequence[str], where: str) -> None:
+    """Raise `PipelineError` if frames of one scene, which are near copies of each other, are in two splits."""
+    first: dict[str, tuple[str, int]] = {}
+    for split, indices in splits.items():
+        for index in indices:
+            other, frame = first.setdefault(scenes[index], (split, index))
+            if other != split:
+                raise PipelineError(
+                    f"{where}: scene '{scenes[index]}' is in {other} (frame {frame + 1}) and in {split} "
+                    f"(frame {index + 1}); a scene belongs to one split"
+                )

@@ -31,8 +31,11 @@ def describe_source(path: Path, kind: str, depth_scale: float | None = None) -> 
 
 
 @contextmanager
-def open_source(raw: Path) -> Iterator[OpenSource]:
-    """Open the frames in the folder `raw`. Raises `PipelineError` if the fetch stage has not filled it."""
+def open_source(raw: Path, *, raw_depth: bool = True, stored_order: bool = False) -> Iterator[OpenSource]:
+    """Open the frames in the folder `raw`. Raises `PipelineError` if the fetch stage has not filled it.
+
+    `raw_depth` and `stored_order` save a `NyuFile` unwanted work; a folder of images has none to save.
+    """
     note_path = raw / paths.RAW_SOURCE.name
     if not note_path.is_file():
         raise PipelineError(f"{note_path} does not exist; run the fetch stage first")
@@ -44,6 +47,6 @@ def open_source(raw: Path) -> Iterator[OpenSource]:
         with RawSequences(raw / paths.RAW_PAIRS.name) as sequences:
             yield OpenSource("nyu_raw", sequences, sequences.splits)
     else:
-        with NyuFile(raw / paths.RAW_MAT.name) as file:
-            splits = read_splits(raw / paths.RAW_SPLITS.name, len(file))
+        with NyuFile(raw / paths.RAW_MAT.name, raw_depth=raw_depth, stored_order=stored_order) as file:
+            splits = read_splits(raw / paths.RAW_SPLITS.name, len(file), file.scenes)
             yield OpenSource(note["source"], file, splits)

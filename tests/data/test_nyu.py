@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import loadmat, savemat
 
+from pipeline.data import chunks
 from pipeline.data.frames import Frames, read_slabs
 from pipeline.data.nyu import (
     MAX_SLAB_FRAMES,
@@ -93,6 +96,7 @@ def assert_equal_frames(found: Frames, expected: Frames) -> None:
         (None, (5, 13, 10), 5),
         ((5, 2, 7, 7), None, 5),
         ((FRAMES, 3, WIDTH, HEIGHT), (FRAMES, WIDTH, HEIGHT), 7),
+        ((FRAMES, 1, 2, HEIGHT), (1, WIDTH, HEIGHT), 7),
     ],
 )
 def test_frames_come_back_whatever_the_chunks(
@@ -156,7 +160,8 @@ def test_a_file_without_scene_types_derives_them_from_the_scenes(official: Path)
         ([4, 6], 12),
         ([12], 12),
         ([64], 64),
-        ([1449], 64),
+        ([1449], 8),
+        ([1449, 12], 12),
         ([9, 10], 10),
     ],
 )
@@ -168,8 +173,9 @@ def test_slabs_of_known_chunks(chunk_frames: list[int], slab_frames: int) -> Non
 def test_slabs_hold_whole_chunks_and_stay_small(chunk_frames: list[int]) -> None:
     slab = frames_per_slab(chunk_frames)
     assert SLAB_FRAMES // 2 < slab <= MAX_SLAB_FRAMES
-    if math.lcm(*chunk_frames) <= MAX_SLAB_FRAMES:
-        assert all(slab % span == 0 for span in chunk_frames)
+    short = [span for span in chunk_frames if span <= MAX_SLAB_FRAMES]
+    if math.lcm(*short) <= MAX_SLAB_FRAMES:
+        assert all(slab % span == 0 for span in short)
 
 
 def opening_error(path: Path) -> str:
@@ -212,10 +218,20 @@ def point_at_a_group(file: h5py.File) -> None:
         (lambda file: [file.pop("scenes"), file.create_group("scenes")], "no cell array of strings 'scenes'"),
         (replace("images", np.zeros((FRAMES, 3, 4, 5), np.float32)), "images is 4-dimensional float32"),
         (replace("images", np.zeros((FRAMES, 4, 5), np.uint8)), "images is 3-dimensional uint8"),
-        (replace("images", np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8)), "images has 10 channels"),
+        (replace("images", np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8)), "(7, 10, 13, 3) with 10 channels"),
         (replace("depths", np.zeros((FRAMES, WIDTH, HEIGHT))), "depths is 3-dimensional float64"),
-        (replace("depths", np.zeros((FRAMES, HEIGHT, WIDTH), np.float32)), "depths has shape (7, 10, 13)"),
-        (replace("rawDepths", np.zeros((6, WIDTH, HEIGHT), np.float32)), "rawDepths has shape (6, 13, 10)"),
+        (replace("images", np.zeros((HEIGHT, WIDTH, 3, FRAMES), np.uint8)), "its axes are not MATLAB's"),
+        (replace("images", np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8)), "its axes are not MATLAB's"),
+        (replace("images", np.zeros((2, 3, 480, 640), np.uint8)), "its axes are not MATLAB's"),
+        (replace("images", np.zeros((0, 3, WIDTH, HEIGHT), np.uint8)), "(0, 3, 13, 10), which holds no pixels"),
+        (
+            replace("depths", np.zeros((FRAMES, HEIGHT, WIDTH), np.float32)),
+            "depths has shape (7, 10, 13), images needs (7, 13, 10); its axes are not MATLAB's",
+        ),
+        (replace("depths", np.zeros((HEIGHT, WIDTH, FRAMES), np.float32)), "its axes are not MATLAB's"),
+        (replace("depths", np.zeros((5, WIDTH, HEIGHT), np.float32)), "depths has 5 frames, images has 7"),
+        (replace("depths", np.zeros((FRAMES, 5, HEIGHT), np.float32)), "depths has shape (7, 5, 10)"),
+        (replace("rawDepths", np.zeros((6, WIDTH, HEIGHT), np.float32)), "rawDepths has 6 frames, images has 7"),
         (replace("scenes", np.zeros((1, FRAMES))), "no cell array of strings 'scenes'"),
         (list_one_scene, "scenes has 1 entries for 7"),
         (clear_reference, "scenes cannot be read as strings"),
@@ -234,10 +250,49 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "run the fetch stage" in opening_error(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>moved</html>", b"MATLAB 7.3 MAT-file" + bytes(600)])
+@pytest.mark.parametrize("content", [b"", b"MATLAB 7.3 MAT-file" + bytes(600), bytes(5000)])
 def test_a_file_that_is_not_hdf5_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "labeled.mat").write_bytes(content)
     assert "is not a readable MATLAB v7.3 (HDF5) file" in opening_error(tmp_path / "labeled.mat")
+
+
+@pytest.mark.parametrize(
+    "content", [b"<html>moved</html>", b"\n<!DOCTYPE html><title>404 Not Found</title>" + bytes(9999)]
+)
+def test_the_error_page_of_a_server_is_told_from_a_damaged_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "labeled.mat").write_bytes(content)
+    assert "but a web page, perhaps a server's error; download it again" in opening_error(tmp_path / "labeled.mat")
+
+
+def test_a_file_of_an_older_matlab_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+    savemat(tmp_path / "labeled.mat", {"images": np.zeros((2, 2), np.uint8)})
+    assert "but one of MATLAB v5; save it with -v7.3" in opening_error(tmp_path / "labeled.mat")
+
+
+def test_a_large_file_of_nothing_is_answered_without_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "labeled.mat"
+    with path.open("wb") as handle:
+        handle.truncate(2 * 2**30)
+    read_before = bytes_read()
+    assert "is not a readable MATLAB v7.3 (HDF5) file" in opening_error(path)
+    assert bytes_read() - read_before < 2**20
+
+
+def bytes_read() -> int:
+    """What this process has asked the kernel for."""
+    lines = Path("/proc/self/io").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("rchar:"))
+
+
+def test_a_file_that_one_may_not_read_is_named(official: Path) -> None:
+    official.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # nobody: root may read everything
+    try:
+        assert "cannot be read: Permission denied" in opening_error(official)
+    finally:
+        os.seteuid(user)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
@@ -247,17 +302,97 @@ def test_a_truncated_file_is_named(official: Path, share: float) -> None:
     assert "is not a readable MATLAB v7.3 (HDF5) file" in opening_error(official)
 
 
-def test_a_damaged_chunk_is_named_with_its_frames(official: Path) -> None:
-    with h5py.File(official) as file:
-        chunk = file["depths"].id.get_chunk_info(1)
-        offset = file.userblock_size + chunk.byte_offset
-    with official.open("r+b") as handle:
-        handle.seek(offset)
-        handle.write(b"\xff" * (chunk.size - 8))
+@pytest.mark.parametrize("start", range(0, 20_000, 1777))
+def test_a_file_with_a_hole_gives_an_error_or_the_frames_that_were_written(official: Path, start: int) -> None:
+    content = bytearray(official.read_bytes())
+    content[start : start + 700] = bytes(len(content[start : start + 700]))
+    official.write_bytes(content)
+    try:
+        with NyuFile(official) as file:
+            frames = file.read(0, FRAMES)
+    except PipelineError as error:
+        assert str(official) in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert_equal_frames(frames, random_frames())
+
+
+@pytest.mark.parametrize("name", ["images", "depths", "rawDepths"])
+def test_a_damaged_chunk_is_named_with_dataset_and_frames(official: Path, name: str) -> None:
+    with h5py.File(official, "a") as file:
+        dataset = file[name]
+        dataset.id.write_direct_chunk((2, *[0] * (dataset.ndim - 1)), b"\xff" * 100)
     with NyuFile(official) as file:
         file.read(0, 2)
-        with pytest.raises(PipelineError, match=r"labeled\.mat: frames 2\.\.3 cannot be read"):
-            file.read(2, 4)
+        message = rf"labeled\.mat: {name}, frames 2\.\.3 \(from 0\) cannot be read"
+        for start, stop in ((2, 4), (0, FRAMES)):
+            with pytest.raises(PipelineError, match=message):
+                file.read(start, stop)
+        file.read(4, FRAMES)
+
+
+@pytest.mark.parametrize("wrong_m", [math.nan, math.inf, -math.inf, -0.001, 33.0, 5000.0])
+def test_a_depth_that_is_none_is_named_with_dataset_and_frame(tmp_path: Path, wrong_m: float) -> None:
+    frames = random_frames()
+    frames.depth_m[4, 3, 2] = wrong_m
+    path = write_official(tmp_path / "labeled.mat", frames, (2, 3, WIDTH, HEIGHT), (2, WIDTH, HEIGHT))
+    with NyuFile(path) as file:
+        file.read(0, 4)
+        with pytest.raises(
+            PipelineError, match=rf"labeled\.mat: depths, frame 4 \(from 0\): {wrong_m:g} m is no depth"
+        ):
+            file.read(4, 6)
+
+
+def test_missing_depths_are_no_mistake(tmp_path: Path) -> None:
+    frames = random_frames()
+    frames.depth_m[1], frames.depth_m[2, 0, 0] = 0, 32.0
+    frames.raw_depth_m[...] = 0
+    with NyuFile(write_official(tmp_path / "labeled.mat", frames)) as file:
+        assert_equal_frames(file.read(0, FRAMES), frames)
+
+
+def test_without_the_raw_depths_they_are_not_read_and_the_filled_ones_take_their_place(official: Path) -> None:
+    with h5py.File(official, "a") as file:
+        file["rawDepths"].id.write_direct_chunk((0, 0, 0), b"damaged")
+    with NyuFile(official, raw_depth=False) as nyu:
+        frames = nyu.read(0, FRAMES)
+    np.testing.assert_array_equal(frames.raw_depth_m, random_frames().depth_m)
+    np.testing.assert_array_equal(frames.rgb_u8, random_frames().rgb_u8)
+
+
+def test_the_stored_order_changes_strides_and_no_pixel(official: Path) -> None:
+    with NyuFile(official, stored_order=True) as nyu:
+        frames = nyu.read(1, 6)
+    assert frames.rgb_u8.transpose(0, 3, 2, 1).flags.c_contiguous
+    assert frames.depth_m.transpose(0, 2, 1).flags.c_contiguous
+    assert_equal_frames(frames, Frames(*(array[1:6] for array in random_frames())))
+
+
+def test_chunks_that_span_more_frames_than_a_slab_may_hold_are_inflated_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = MAX_SLAB_FRAMES + 6
+    monkeypatch.setattr(f"{__name__}.SCENES", ["attic"] * many)
+    written = random_frames(many)
+    path = write_official(tmp_path / "labeled.mat", written, (many, 1, 4, HEIGHT), (many, WIDTH, 5))
+    count: Counter[bytes] = Counter()
+
+    def counted(stored: bytes, size: int, item: int) -> bytes:
+        count[stored] += 1
+        return chunks.inflate(stored, size, item)
+
+    monkeypatch.setitem(chunks.DECODERS, h5py.h5z.FILTER_DEFLATE, counted)
+    with NyuFile(path, raw_depth=False) as file:
+        assert file.slab_frames == SLAB_FRAMES
+        slabs = list(read_slabs(file, range(many)))
+    assert_equal_frames(
+        Frames(*map(np.concatenate, zip(*(s for _, s in slabs), strict=True)))._replace(
+            raw_depth_m=written.raw_depth_m
+        ),
+        written,
+    )
+    assert sum(count.values()) == 3 * 4 + 2
 
 
 def write_with_writer(path: Path, frames: Frames) -> Path:
@@ -362,6 +497,17 @@ def test_splits_that_overlap_or_point_outside_are_an_error(
     with pytest.raises(PipelineError) as caught:
         read_splits(path, 5)
     assert str(caught.value) == f"{path}: {complaint}"
+
+
+def test_a_scene_on_both_sides_of_the_split_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "splits.mat"
+    savemat(path, {"trainNdxs": [1, 2], "testNdxs": [4, 3]})
+    assert read_splits(path, 4, ["a", "a", "b", "c"]) == {"train": [0, 1], "test": [2, 3]}
+    with pytest.raises(PipelineError) as caught:
+        read_splits(path, 4, ["a", "b", "c", "b"])
+    assert str(caught.value) == (
+        f"{path}: scene 'b' is in train (frame 2) and in test (frame 4); a scene belongs to one split"
+    )
 
 
 def assert_no_splits(path: Path) -> None:
