@@ -6,11 +6,12 @@ names every frame with its scene and copy, and every shard with its size and has
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,16 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.data.augment import Augmentation, seed_from
-from pipeline.data.frames import Frames, FrameSource, read_slabs
-from pipeline.data.pixels import (
-    drop_border,
-    fill_border,
-    resize_depth,
-    resize_rgb,
-    to_millimetres,
-    to_u8,
-    to_unit_rgb,
-)
+from pipeline.data.frames import Frames, FrameSource, map_slabs
+from pipeline.data.pixels import to_millimetres, to_u8, training_depth, training_rgb
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, sha256_of, write_json, written_whole
 from pipeline.progress import progress_bar
@@ -126,24 +119,29 @@ def write_shards(
         for index in splits[split]:
             memberships.setdefault(index, []).append(split)
     writers = {split: _SplitWriter(folder, split, size) for split in SPLITS}
-    with progress_bar(len(memberships), "preprocess", "frame") as progress:
-        for indices, frames in read_slabs(source, memberships):
-            rgb, depth_mm = _training_tensors(frames, size, border)
-            for position, index in enumerate(indices):
+
+    def prepare(indices: list[int], frames: Frames) -> list[tuple[int, list[tuple[Tensor, Tensor]]]]:
+        """Each frame's index, and what becomes of it: the clean frame, then its copies."""
+        torch.set_num_threads(1)  # of this thread, one of as many as there are cores
+        rgb, depth_mm = _training_tensors(frames, size, border)
+        copied = [augmentation is not None and "train" in memberships[index] for index in indices]
+        return [
+            (index, list(_variants(rgb[[at]], depth_mm[[at]], augmentation, copies * copied[at], seed, index)))
+            for at, index in enumerate(indices)
+        ]
+
+    # As much as a shard may wait while one is written.
+    slab_bytes = source.slab_frames * math.prod(size) * 5 * (1 + copies)
+    with _nothing_partial(folder), progress_bar(len(memberships), "preprocess", "frame") as progress:
+        for slab in map_slabs(source, memberships, prepare, ahead=max(1, SHARD_BYTES // slab_bytes)):
+            for index, variants in slab:
                 name, scene, kind = source.names[index], source.scenes[index], source.scene_types[index]
-                clean_u8 = to_u8(rgb[position])
                 for split in memberships[index]:
-                    writers[split].add(clean_u8, depth_mm[position], ShardFrame(name, scene, kind, copy=0))
-                if augmentation is None or "train" not in memberships[index]:
-                    continue
-                for copy in range(1, copies + 1):
-                    generator = torch.Generator().manual_seed(seed_from(seed, index, copy))
-                    one = slice(position, position + 1)
-                    copy_rgb, copy_mm = augmentation(rgb[one], depth_mm[one], generator)
-                    writers["train"].add(to_u8(copy_rgb[0]), copy_mm[0], ShardFrame(name, scene, kind, copy))
-            progress.update(len(indices))
-    for writer in writers.values():
-        writer.flush()
+                    for copy, (rgb_u8, depth_mm) in enumerate(variants if split == "train" else variants[:1]):
+                        writers[split].add(rgb_u8, depth_mm, ShardFrame(name, scene, kind, copy))
+            progress.update(len(slab))
+        for writer in writers.values():
+            writer.flush()
     height, width = size
     write_json(
         folder / INDEX,
@@ -166,15 +164,34 @@ def write_shards(
     )
 
 
+@contextlib.contextmanager
+def _nothing_partial(folder: Path) -> Iterator[None]:
+    """Remove the shards from `folder` if the block fails: without an index they are of no use to anyone."""
+    try:
+        yield
+    except BaseException:
+        for split in SPLITS:
+            for path in folder.glob(f"{split}-*.safetensors"):
+                path.unlink()
+        raise
+
+
 def _training_tensors(frames: Frames, size: tuple[int, int], border: int) -> tuple[Tensor, Tensor]:
     """RGB (n, 3, h, w) in [0, 1] and int16 millimetres (n, 1, h, w) of frames at their own resolution."""
-    rgb = to_unit_rgb(torch.from_numpy(frames.rgb_u8).permute(0, 3, 1, 2))
-    depth_m = torch.from_numpy(frames.depth_m)[:, None]
-    depth_m = torch.where(torch.isfinite(depth_m), depth_m, 0.0)
-    return (
-        resize_rgb(fill_border(rgb, border), size),
-        to_millimetres(resize_depth(drop_border(depth_m, border), size)),
-    )
+    return training_rgb(frames.rgb_u8, size, border), to_millimetres(training_depth(frames.depth_m, size, border))
+
+
+def _variants(
+    rgb: Tensor, depth_mm: Tensor, augmentation: Augmentation | None, copies: int, seed: int, index: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One frame (1, 3, h, w) and its copies as they are stored."""
+    yield to_u8(rgb[0]), depth_mm[0]
+    if augmentation is None:
+        return
+    for copy in range(1, copies + 1):
+        generator = torch.Generator().manual_seed(seed_from(seed, index, copy))
+        copy_rgb, copy_mm = augmentation(rgb, depth_mm, generator)
+        yield to_u8(copy_rgb[0]), copy_mm[0]
 
 
 def _fingerprint(shards: Iterable[dict[str, Any]]) -> str:

@@ -19,6 +19,8 @@ from pipeline.data.pixels import (
     to_millimetres,
     to_u8,
     to_unit_rgb,
+    training_depth,
+    training_rgb,
 )
 
 
@@ -127,3 +129,61 @@ def test_no_border_changes_nothing() -> None:
     images = random_tensor(1, 3, 5, 6)
     assert torch.equal(fill_border(images, 0), images)
     assert torch.equal(drop_border(images[:, :1], 0), images[:, :1])
+
+
+SIZES = [
+    ((96, 128), (24, 32)),  # blocks of 4 x 4, as from 480 x 640 to 120 x 160
+    ((96, 128), (48, 64)),
+    ((96, 128), (96, 128)),
+    ((64, 128), (32, 16)),
+    ((96, 128), (32, 64)),  # three rows, which no power of two is
+    ((101, 131), (32, 64)),
+]
+
+
+def frames_of(old: tuple[int, int], *channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Equal random bytes (3, H, W, ...), with the pixels of a frame row by row and column by column in memory."""
+    by_rows = np.random.default_rng(0).integers(0, 256, (3, *old, *channels), np.uint8)
+    axes = (0, *range(by_rows.ndim - 1, 0, -1))
+    return by_rows, np.ascontiguousarray(by_rows.transpose(axes)).transpose(axes)
+
+
+@pytest.mark.parametrize("border", [0, 4, 5, 8])
+@pytest.mark.parametrize(("old", "new"), SIZES)
+def test_training_rgb_is_the_filled_and_resized_frame_bit_for_bit(
+    old: tuple[int, int], new: tuple[int, int], border: int
+) -> None:
+    by_rows, by_columns = frames_of(old, 3)
+    expected = resize_rgb(fill_border(to_unit_rgb(torch.from_numpy(by_rows).permute(0, 3, 1, 2)), border), new)
+    assert torch.equal(training_rgb(by_rows, new, border), expected)
+    assert torch.equal(training_rgb(by_columns, new, border), expected)
+
+
+@pytest.mark.parametrize("holes", ["none", "zeros", "everything that is no depth"])
+@pytest.mark.parametrize("border", [0, 4, 5, 8])
+@pytest.mark.parametrize(("old", "new"), SIZES)
+def test_training_depth_is_the_cropped_and_resized_map_bit_for_bit(
+    old: tuple[int, int], new: tuple[int, int], border: int, holes: str
+) -> None:
+    by_rows, by_columns = (0.5 + codes.astype(np.float32) / 27 for codes in frames_of(old))
+    clean = by_rows.copy()
+    if holes != "none":
+        for depth_m in (by_rows, by_columns):
+            depth_m[1] = np.where(depth_m[1] > 6, np.float32(0), depth_m[1])
+        clean = by_rows.copy()
+    if holes == "everything that is no depth":
+        wrong = [math.nan, math.inf, -math.inf, -1.0]
+        by_rows[0, 10:14, 20] = by_columns[0, 10:14, 20] = wrong
+        clean[0, 10:14, 20] = 0
+    expected = resize_depth(drop_border(torch.from_numpy(clean)[:, None], border), new)
+    for depth_m in (by_rows, by_columns):
+        before = depth_m.copy()
+        assert torch.equal(training_depth(depth_m, new, border), expected)
+        np.testing.assert_array_equal(depth_m, before)
+
+
+def test_depths_of_training_size_are_block_means_of_what_was_measured() -> None:
+    depth_m = np.random.default_rng(0).uniform(0.5, 10, (2, 16, 24)).astype(np.float32)
+    np.testing.assert_allclose(
+        training_depth(depth_m, (4, 6), 0).numpy()[:, 0], block_mean(depth_m, 4, 4), rtol=1e-6
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,30 @@ def test_a_small_limit_gives_several_shards_within_it_and_the_same_frames(
     assert all(file.stat().st_size <= limit for file in files)
     assert torch.equal(parted.rgb_u8[:], whole.rgb_u8[:])
     assert torch.equal(parted.depth_mm[:], whole.depth_mm[:])
+
+
+def test_frames_that_cannot_be_read_leave_no_shard_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Damaged(MemoryFrames):
+        def read(self, start: int, stop: int) -> Frames:
+            if stop > 5:
+                raise PipelineError("frame 5 is damaged")
+            return super().read(start, stop)
+
+    monkeypatch.setattr(shards, "SHARD_BYTES", FRAME_BYTES)
+    with pytest.raises(PipelineError, match="frame 5 is damaged"):
+        write(tmp_path, Damaged())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_leaves_no_shard_behind(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * FRAME_BYTES, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_index_tells_size_and_hash_of_every_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
