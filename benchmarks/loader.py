@@ -156,7 +156,7 @@ def _surface(
     return total / total.max()
 
 
-class _Drawn:
+class Drawn:
     """The drawn frames as a `FrameSource`."""
 
     slab_frames = 16
@@ -178,7 +178,7 @@ class _Drawn:
 
 def _shards_of(images: ImageFiles, folder: Path) -> ShardSet:
     write_shards(
-        _Drawn(images),
+        Drawn(images),
         {"train": list(range(len(images))), "val": [], "test": []},
         folder,
         size=images.training,

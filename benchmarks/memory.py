@@ -122,10 +122,10 @@ def main() -> None:
             optimizer.zero_grad(set_to_none=True)
             loss(network(rgb), depth_m, depth_m > 0)["total"].backward()
             optimizer.step()
-    print(_peak_kb() / 1000)
+    print(peak_kb() / 1000)
 
 
-def _peak_kb() -> int:
+def peak_kb() -> int:
     """Of this program. What `getrusage` tells is no less than the peak of the process that started it."""
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))

@@ -140,6 +140,28 @@ def test_prediction_is_measured_against_a_peer_in_the_same_runtimes(tmp_path: Pa
         assert row["value"] == pytest.approx(best["FastDepth"] / best["ours"]), "one round, so its quotient"
 
 
+def test_reading_and_preprocessing_are_measured_against_h5py_and_against_inflating_alone(tmp_path: Path) -> None:
+    done = bench("data", "--quick", "--out", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    rows = {
+        row["name"]: row for row in json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["entries"]
+    }
+    assert {name: (row["limit"], row["better"]) for name, row in rows.items() if "rooms" not in name} == {
+        "data.read": (2.2, "higher"),
+        "data.read.frames": (7.0, "higher"),
+        "data.preprocess": (1.4, "lower"),
+        "data.preprocess.work": (None, "lower"),
+        "data.memory": (700.0, "lower"),
+        "data.memory.growth": (5.0, "lower"),
+    }
+    for name in ("data.read", "data.read.frames", "data.preprocess", "data.preprocess.work"):
+        assert 0 < rows[name]["value"] < 1000
+        assert "frames" in rows[name]["against"]
+    peaks_mb = rows["data.memory.growth"]["details"]["peaks_mb"]
+    assert all(50 < peak_mb < 5000 for peak_mb in peaks_mb.values()), "PyTorch alone takes more than 50 MB"
+    assert rows["data.memory"]["value"] == max(peaks_mb.values())
+
+
 def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
     done = bench("trakcing")
     assert done.returncode == 2

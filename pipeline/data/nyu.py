@@ -316,8 +316,8 @@ class NyuWriter:
     ) -> None:
         try:
             if kind is None:
-                self._write_strings("scenes", self._scenes)
-                self._write_strings("sceneTypes", self._scene_types)
+                write_strings(self._file, "scenes", self._scenes)
+                write_strings(self._file, "sceneTypes", self._scene_types)
         finally:
             self._file.close()
         if kind is None:
@@ -337,11 +337,13 @@ class NyuWriter:
         dataset.attrs["MATLAB_class"] = np.bytes_(matlab_class)
         return dataset
 
-    def _write_strings(self, name: str, values: list[str]) -> None:
-        cell = self._file.create_dataset(name, (1, len(values)), dtype=h5py.ref_dtype, track_times=False)
-        cell.attrs["MATLAB_class"] = np.bytes_("cell")
-        for column, value in enumerate(values):
-            units = np.frombuffer(value.encode("utf-16-le"), np.uint16)[:, None]
-            characters = self._file["#refs#"].create_dataset(f"{name}_{column}", data=units, track_times=False)
-            characters.attrs["MATLAB_class"] = np.bytes_("char")
-            cell[0, column] = characters.ref
+
+def write_strings(file: h5py.File, name: str, values: Sequence[str]) -> None:
+    """Write a MATLAB cell array of char rows."""
+    cell = file.create_dataset(name, (1, len(values)), dtype=h5py.ref_dtype, track_times=False)
+    cell.attrs["MATLAB_class"] = np.bytes_("cell")
+    for column, value in enumerate(values):
+        units = np.frombuffer(value.encode("utf-16-le"), np.uint16)[:, None]
+        characters = file["#refs#"].create_dataset(f"{name}_{column}", data=units, track_times=False)
+        characters.attrs["MATLAB_class"] = np.bytes_("char")
+        cell[0, column] = characters.ref
