@@ -29,7 +29,7 @@ from benchmarks.noise import ROOT, inside, make_working_copy
 from pipeline import paths
 from pipeline.data.augment import Augmentation
 from pipeline.data.chunks import inflate
-from pipeline.data.frames import Frames
+from pipeline.data.frames import Frames, cores
 from pipeline.data.nyu import HEIGHT, WIDTH, NyuFile, read_splits, write_splits, write_strings
 from pipeline.data.shards import write_shards
 from pipeline.data.source import describe_source
@@ -229,7 +229,7 @@ def _limit_s(path: Path, shards: Path, folder: Path) -> float:
     lengths = [shard.stat().st_size for shard in shards.glob("*.safetensors")]
     content = np.random.default_rng(0).bytes(max(lengths))
     started = time.perf_counter()
-    with h5py.File(path, "r") as file, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with h5py.File(path, "r") as file, ThreadPoolExecutor(cores()) as pool:
         for dataset in (file["images"], file["depths"]):
             size = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
 

@@ -85,7 +85,7 @@ def map_slabs(
     """
     height, width = source.size
     slab_bytes = min(source.slab_frames, max(1, len(source))) * height * width * 11
-    threads = max(1, min(len(os.sched_getaffinity(0)), AT_ONCE_BYTES // slab_bytes))
+    threads = max(1, min(cores(), AT_ONCE_BYTES // slab_bytes))
 
     def read_and_work(slab: tuple[list[int], int, int]) -> Result:
         return work(slab[0], _read_wanted(source, *slab))
@@ -103,6 +103,11 @@ def map_slabs(
         finally:
             for future in under_way:
                 future.cancel()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _wanted_slabs(source: FrameSource, indices: Iterable[int]) -> Iterator[tuple[list[int], int, int]]:

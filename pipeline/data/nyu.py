@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ import numpy as np
 from scipy.io import loadmat, savemat
 
 from pipeline.data.chunks import UNREADABLE, ChunkedRows, UnreadableRows, finish
-from pipeline.data.frames import Frames, check_scenes, check_splits
+from pipeline.data.frames import Frames, check_scenes, check_splits, cores
 from pipeline.errors import PipelineError
 
 HEIGHT, WIDTH = 480, 640
@@ -76,7 +75,7 @@ class NyuFile:
             raise PipelineError(f"{self.path} cannot be read: {error.strerror or error}") from error
         with self._told(f"{self.path} is not a readable MATLAB v7.3 (HDF5) file{instead}"):
             self._file = h5py.File(self.path, "r")
-        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="chunks")
+        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="chunks")
         try:
             with self._told(f"{self.path} cannot be read"):
                 self._open()
@@ -157,8 +156,8 @@ class NyuFile:
             if not (least >= 0 and greatest <= MAX_DEPTH_M):
                 wrong = frame_m[~((frame_m >= 0) & (frame_m <= MAX_DEPTH_M))]
                 raise PipelineError(
-                    f"{self.path}: depths, frame {index} (from 0): {wrong[0]:g} m is no depth, nor "
-                    f"{len(wrong) - 1} others; they must be 0 (missing) to {MAX_DEPTH_M:g} m"
+                    f"{self.path}: depths, frame {index} (from 0): {wrong[0]:g} m is no depth, at {len(wrong)} of "
+                    f"{frame_m.size} pixels something like it; depths are 0 (missing) to {MAX_DEPTH_M:g} m"
                 )
 
     def _check_depth_shape(self, name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.frames import Frames, check_scenes, check_splits, map_slabs, read_slabs
+from pipeline.data.frames import Frames, check_scenes, check_splits, cores, map_slabs, read_slabs
 from pipeline.errors import PipelineError
 
 
@@ -84,8 +83,7 @@ def test_threads_wait_until_their_results_are_taken() -> None:
     source = NumberedFrames(frames=1000, slab_frames=1)
     results = map_slabs(source, range(1000), lambda indices, _: indices, ahead=3)
     assert next(results) == [0]
-    cores = len(os.sched_getaffinity(0))
-    assert len(source.reads) <= cores + 3
+    assert len(source.reads) <= cores() + 3
     results.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("slabs")]
 
