@@ -41,6 +41,7 @@ READ_LIMIT, FRAMES_LIMIT, PREPROCESS_LIMIT = 2.2, 7.0, 1.4
 PEAK_LIMIT_MB, GROWTH_LIMIT = 700.0, 5.0
 SPAN = 4
 """Frames in a chunk."""
+READ_FRAMES = 96
 REAL = ROOT.parent / "shared" / "nyu" / "build_mat.py"
 OLD_CACHE_BYTES = 2**20
 """What HDF5 kept of inflated chunks before version 2.0, as most who read frame by frame still have it."""
@@ -69,17 +70,19 @@ def measure(quick: bool) -> list[Entry]:
         frames, kind = _distinct_frames(folder, sizes.distinct)
         files = {count: write_labelled(folder / str(count), frames, count) for count in (sizes.few, sizes.many)}
         return [
-            *_reading(files[sizes.few], sizes, f"{sizes.few} {kind} frames"),
+            *_reading(files[sizes.few], sizes, kind),
             *_preprocessing(files, folder, params, sizes, kind),
         ]
 
 
-def _reading(path: Path, sizes: Sizes, told: str) -> list[Entry]:
+def _reading(path: Path, sizes: Sizes, kind: str) -> list[Entry]:
     """Frames/s of the reader against h5py's."""
-    few = min(sizes.few, 12 * SPAN)
+    count = min(sizes.few, READ_FRAMES)
+    few = min(count, READ_FRAMES // 2)
+    told = f"{count} {kind} frames"
     cases: dict[str, Callable[[], float]] = {
-        "ours": lambda: _ours_s(path, sizes.few) / sizes.few,
-        "h5py_slabs": lambda: _h5py_s(path, sizes.few, 2 * SPAN) / sizes.few,
+        "ours": lambda: _ours_s(path, count) / count,
+        "h5py_slabs": lambda: _h5py_s(path, count, 2 * SPAN) / count,
         "h5py_frames": lambda: _h5py_s(path, few, 1, rdcc_nbytes=OLD_CACHE_BYTES) / few,
         "h5py_frames_default_cache": lambda: _h5py_s(path, few, 1) / few,
     }
