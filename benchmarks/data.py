@@ -43,8 +43,6 @@ SPAN = 4
 """Frames in a chunk."""
 READ_FRAMES = 96
 REAL = ROOT.parent / "shared" / "nyu" / "build_mat.py"
-OLD_CACHE_BYTES = 2**20
-"""What HDF5 kept of inflated chunks before version 2.0, as most who read frame by frame still have it."""
 STAGE = """
 import runpy
 runpy.run_module("stages.preprocess", run_name="__main__")
@@ -83,8 +81,7 @@ def _reading(path: Path, sizes: Sizes, kind: str) -> list[Entry]:
     cases: dict[str, Callable[[], float]] = {
         "ours": lambda: _ours_s(path, count) / count,
         "h5py_slabs": lambda: _h5py_s(path, count, 2 * SPAN) / count,
-        "h5py_frames": lambda: _h5py_s(path, few, 1, rdcc_nbytes=OLD_CACHE_BYTES) / few,
-        "h5py_frames_default_cache": lambda: _h5py_s(path, few, 1) / few,
+        "h5py_frames": lambda: _h5py_s(path, few, 1) / few,
     }
     found: dict[str, list[float]] = {case: [] for case in cases}
     for _ in range(2 * sizes.repetitions):
@@ -94,7 +91,6 @@ def _reading(path: Path, sizes: Sizes, kind: str) -> list[Entry]:
     ratios = {
         case: [other / ours for other, ours in zip(found[case], found["ours"], strict=True)] for case in found
     }
-    details["x_frames_default_cache"] = statistics.median(ratios["h5py_frames_default_cache"])
     return [
         Entry(
             name,
@@ -107,7 +103,7 @@ def _reading(path: Path, sizes: Sizes, kind: str) -> list[Entry]:
         )
         for name, case, how, limit in (
             ("data.read", "h5py_slabs", f"{2 * SPAN} at a time, axes as they are", READ_LIMIT),
-            ("data.read.frames", "h5py_frames", "one at a time with the 1 MB of cache of HDF5 1", FRAMES_LIMIT),
+            ("data.read.frames", "h5py_frames", "one at a time", FRAMES_LIMIT),
         )
     ]
 
@@ -120,8 +116,8 @@ def _ours_s(path: Path, count: int) -> float:
         return time.perf_counter() - started
 
 
-def _h5py_s(path: Path, count: int, step: int, **options: int) -> float:
-    with h5py.File(path, "r", **options) as file:
+def _h5py_s(path: Path, count: int, step: int) -> float:
+    with h5py.File(path, "r") as file:
         datasets = [file[name] for name in ("images", "depths", "rawDepths")]
         started = time.perf_counter()
         for start in range(0, count, step):
