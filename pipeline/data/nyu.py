@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NamedTuple, Self
 
 import h5py
 import numpy as np
+from isal import isal_zlib
 from scipy.io import loadmat, savemat
 
 from pipeline.data.chunks import UNREADABLE, ChunkedRows, UnreadableRows, finish
@@ -270,15 +270,16 @@ class PackedFrame(NamedTuple):
     raw_depth: bytes
 
 
-def pack_frame(rgb_u8: np.ndarray, depth_m: np.ndarray, raw_depth_m: np.ndarray, level: int = 1) -> PackedFrame:
+def pack_frame(rgb_u8: np.ndarray, depth_m: np.ndarray, raw_depth_m: np.ndarray, level: int = 2) -> PackedFrame:
     """Deflate one (H, W, 3) image and its two (H, W) float32 depth maps.
 
-    A free function of plain arrays, so that worker processes pack while one process writes.
+    A free function of plain arrays, so that worker processes pack while one process writes. A rendered frame takes
+    isal 9 ms and 1.36 MB at level 2, zlib 51 ms and 1.32 MB at level 1.
     """
     return PackedFrame(
-        zlib.compress(rgb_u8.transpose(2, 1, 0).tobytes(), level),
-        zlib.compress(depth_m.T.astype(np.float32).tobytes(), level),
-        zlib.compress(raw_depth_m.T.astype(np.float32).tobytes(), level),
+        isal_zlib.compress(rgb_u8.transpose(2, 1, 0).tobytes(), level),
+        isal_zlib.compress(depth_m.T.astype(np.float32).tobytes(), level),
+        isal_zlib.compress(raw_depth_m.T.astype(np.float32).tobytes(), level),
     )
 
 

@@ -99,7 +99,7 @@ def _bounced_light(scene: Scene) -> np.ndarray:
         flux += light.intensity * np.pi * ((1 - light.spill) + 4 * light.spill)
     sx, sy, sz = scene.size
     area = np.array([sy * sz, sy * sz, sx * sz, sx * sz, sx * sy, sx * sy])
-    faces = scene.materials.reflectance[scene.solids.material[0]].astype(np.float64)
+    faces = scene.materials.reflectance(scene.solids.material[0]).astype(np.float64)
     # Furniture, curtains and windows swallow light: a furnished room never acts paler than 0.4.
     mean = np.minimum((faces * area[:, None]).sum(axis=0) / area.sum(), 0.4)
     even = flux * mean / (area.sum() * (1 - mean))
@@ -171,52 +171,67 @@ def direct(
     normal: np.ndarray,
     to_eye: np.ndarray,
     gloss: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(3, H, W) diffuse irradiance, and (3, H, W) specular radiance, from all lights with their shadows.
+) -> np.ndarray:
+    """(6, H, W) diffuse irradiance in three channels and specular radiance, from all lights with their shadows.
 
     All vectors are (3, H, W) float32; `normal` and `to_eye` are unit vectors.
     """
-    diffuse, specular = np.zeros_like(point), np.zeros_like(point)
+    result = np.zeros((6, *gloss.shape), np.float32)
+    diffuse, specular = result[:3], result[3:].reshape(3, -1)
     lifted = point + normal * np.float32(0.03)
+    # Most surfaces are dull.
+    shiny = np.flatnonzero(gloss)
+    shiny_gloss = gloss.ravel()[shiny]
+    shiny_normal, shiny_to_eye = (field.reshape(3, -1)[:, shiny] for field in (normal, to_eye))
     for shadow in illumination.shadow_maps:
         light = shadow.light
         px, py, pz = (np.float32(value) for value in light.position)
         lx, ly, lz = px - lifted[0], py - lifted[1], pz - lifted[2]
         square = lx * lx + ly * ly + lz * lz
         inverse = 1 / np.sqrt(square)
-        facing = np.maximum((normal[0] * lx + normal[1] * ly + normal[2] * lz) * inverse, 0)
+        facing = normal[0] * lx + normal[1] * ly + normal[2] * lz
+        facing *= inverse
+        np.maximum(facing, 0, out=facing)
         first, second, along = (
             -(lx * row[0] + ly * row[1] + lz * row[2]) * inverse for row in shadow.frame.astype(np.float32)
         )
         spill = np.float32(light.spill)
         emitted = spill + (1 - spill) * np.maximum(along, 0)
         strength = facing * emitted / np.maximum(square, np.float32(_NEAREST_M2))
-        scale = np.float32(_MAP_SIZE / 2) / (1 + np.maximum(along, np.float32(-0.9)))
-        row = second * scale + np.float32(_MAP_SIZE / 2 - 0.5)
-        column = first * scale + np.float32(_MAP_SIZE / 2 - 0.5)
         # The map reaches over a hemisphere; behind the axis nothing stands but the ceiling.
-        lit = _lit_part(shadow.distance_m, row, column, square * inverse)
-        strength *= np.where(along < 0, 1, lit)
+        shaded = np.flatnonzero((strength > 0) & (along >= 0))
+        if len(shaded):
+            scale = np.float32(_MAP_SIZE / 2) / (1 + along.ravel()[shaded])
+            row = second.ravel()[shaded] * scale + np.float32(_MAP_SIZE / 2 - 0.5)
+            column = first.ravel()[shaded] * scale + np.float32(_MAP_SIZE / 2 - 0.5)
+            distance_m = square.ravel()[shaded] * inverse.ravel()[shaded]
+            strength.ravel()[shaded] *= _lit_part(shadow.distance_m, row, column, distance_m)
+        for channel in range(3):
+            diffuse[channel] += strength * np.float32(light.intensity[channel])
+        if not len(shiny):
+            continue
         # Blinn-Phong with exponent 32: the sheen of floors and cupboards, no mirror.
-        hx, hy, hz = to_eye[0] + lx * inverse, to_eye[1] + ly * inverse, to_eye[2] + lz * inverse
-        half = (normal[0] * hx + normal[1] * hy + normal[2] * hz) / np.sqrt(hx * hx + hy * hy + hz * hz)
+        short = inverse.ravel()[shiny]
+        hx, hy, hz = (
+            to_eye + axis.ravel()[shiny] * short for to_eye, axis in zip(shiny_to_eye, (lx, ly, lz), strict=True)
+        )
+        half = shiny_normal[0] * hx + shiny_normal[1] * hy + shiny_normal[2] * hz
+        half /= np.sqrt(hx * hx + hy * hy + hz * hz)
         sheen = np.maximum(half, 0)
         for _ in range(5):
             sheen *= sheen
-        sheen *= strength * gloss
+        sheen *= strength.ravel()[shiny] * shiny_gloss
         for channel in range(3):
-            value = np.float32(light.intensity[channel])
-            diffuse[channel] += strength * value
-            specular[channel] += sheen * value
-    return diffuse, specular
+            specular[channel, shiny] += sheen * np.float32(light.intensity[channel])
+    return result
 
 
 def _lit_part(occluder_m: np.ndarray, row: np.ndarray, column: np.ndarray, distance_m: np.ndarray) -> np.ndarray:
-    """(H, W) in [0, 1]: bilinear share of the four nearest texels whose occluder lies behind the surface."""
+    """(k,) in [0, 1]: bilinear share of the four nearest texels whose occluder lies behind the surface."""
     limit = np.float32(_MAP_SIZE - 1.001)
     row, column = np.clip(row, 0, limit), np.clip(column, 0, limit)
     top, left = row.astype(np.intp), column.astype(np.intp)
-    down, right = (row - top).astype(np.float32), (column - left).astype(np.float32)
+    down, right = row - top.astype(np.float32), column - left.astype(np.float32)
     # 2 % and 3 cm: a texel is up to 6 cm wide on a floor that it meets at a slant.
     nearer_m = (distance_m - np.float32(0.03)) * np.float32(1 / 1.02)
     texels, corner = occluder_m.ravel(), top * _MAP_SIZE + left

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from pipeline.data.rooms import textures
-from pipeline.data.rooms.textures import Pattern, Range
+from pipeline.data.rooms.textures import TEXELS, Paint, Pattern, Range
 
 _WHITE = (1.0, 1.0)
 _TIMBER = (0.055, 0.105)
@@ -81,14 +82,39 @@ FINISHES = {
 }
 
 
+class Tiles:
+    """The tiles of a scene as pyramids one after another, each painted when `paint` is first asked for it."""
+
+    def __init__(self, paints: Sequence[Paint]) -> None:
+        self._paints = paints
+        self._painted = np.zeros(len(paints), bool)
+        self.coloured = np.zeros(len(paints), bool)
+        """(tiles,) whether a painted tile's channels differ"""
+        self.texels = np.empty((3, len(paints) * TEXELS), np.uint8)
+        """Square roots of the reflectance; of a tile without colours only the first plane is filled"""
+
+    def paint(self, shown: np.ndarray) -> None:
+        """Fill the tiles for which `shown` (tiles,) holds."""
+        for number in np.flatnonzero(shown & ~self._painted).tolist():
+            planes = textures.pyramid(self._paints[number]())
+            self.texels[: len(planes), number * TEXELS : (number + 1) * TEXELS] = planes
+            self.coloured[number] = len(planes) == 3
+            self._painted[number] = True
+
+    def average(self, number: int) -> np.ndarray:
+        """(3,) float64 linear reflectance of a painted tile."""
+        coarsest = self.texels[:, (number + 1) * TEXELS - 4 : (number + 1) * TEXELS]
+        channels = coarsest if self.coloured[number] else coarsest[[0, 0, 0]]
+        return ((channels.T / 255.0) ** 2).mean(axis=0)
+
+
 @dataclass(frozen=True)
 class MaterialTable:
     """m materials as columns."""
 
+    tiles: Tiles
     texture: np.ndarray
-    """(m,) int number of the tile in `texels`"""
-    texels: np.ndarray
-    """(tiles * TEXELS, 3) uint8 pyramids, one after another"""
+    """(m,) int number of the tile in `tiles`"""
     tint: np.ndarray
     """(m, 3) float32 linear"""
     tile_m: np.ndarray
@@ -99,8 +125,13 @@ class MaterialTable:
     """(m, 3) float32 radiance"""
     infrared: np.ndarray
     """(m,) float32"""
-    reflectance: np.ndarray
-    """(m, 3) float32 linear, averaged over the tile"""
+
+    def reflectance(self, materials: np.ndarray) -> np.ndarray:
+        """(k, 3) float32 linear, averaged over the tile, of the k materials with these numbers."""
+        texture = self.texture[materials]
+        self.tiles.paint(np.isin(np.arange(len(self.tiles.coloured)), texture))
+        average = np.stack([self.tiles.average(number) for number in texture.tolist()])
+        return (average * self.tint[materials]).astype(np.float32)
 
 
 class Palette:
@@ -109,8 +140,8 @@ class Palette:
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._members: dict[str, list[int]] = {}
-        self._tiles: list[np.ndarray] = []
-        # A dozen finishes are plain paint and differ in tint; one tile for all saves 0.1 s a scene.
+        self._paints: list[Paint] = []
+        # A dozen finishes are plain paint and differ in tint; one tile serves them all.
         self._plain_tile: int | None = None
         self._rows: list[tuple[int, np.ndarray, float, Finish]] = []
 
@@ -131,8 +162,8 @@ class Palette:
         )
         tile = self._plain_tile if finish.pattern is textures.plaster else None
         if tile is None:
-            tile = len(self._tiles)
-            self._tiles.append(textures.pyramid(finish.pattern(self._rng)))
+            tile = len(self._paints)
+            self._paints.append(finish.pattern(self._rng))
         if finish.pattern is textures.plaster:
             self._plain_tile = tile
         self._rows.append((tile, tint, self._rng.uniform(*finish.tile_m), finish))
@@ -146,15 +177,12 @@ class Palette:
         finishes = [row[3] for row in self._rows]
         tint = np.array([row[1] for row in self._rows], np.float32)
         source = {"window": window_radiance, "lamp": lamp_radiance}
-        average = np.stack([(tile[-4:] / 255.0) ** 2 for tile in self._tiles]).mean(axis=1)
-        texture = np.array([row[0] for row in self._rows], np.intp)
         return MaterialTable(
-            texture=texture,
-            texels=np.concatenate(self._tiles),
+            tiles=Tiles(self._paints),
+            texture=np.array([row[0] for row in self._rows], np.intp),
             tint=tint,
             tile_m=np.array([row[2] for row in self._rows], np.float32),
             gloss=np.array([finish.gloss for finish in finishes], np.float32),
             glow=np.array([finish.glow * source[finish.lit_by] for finish in finishes], np.float32),
             infrared=np.array([finish.infrared for finish in finishes], np.float32),
-            reflectance=(average[texture] * tint).astype(np.float32),
         )
