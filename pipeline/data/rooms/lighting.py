@@ -46,6 +46,10 @@ class Illumination:
     """For each of `_OCCLUSION_REACH_M`, blurred occupancy in cells, one cell of wall around the room"""
 
 
+Vectors = np.ndarray | tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(3, H, W), or its three parts"""
+
+
 def illuminate(scene: Scene) -> Illumination:
     return Illumination(
         shadow_maps=tuple(_shadow_map(scene.solids, light) for light in scene.lights),
@@ -178,7 +182,8 @@ def direct(
     """
     result = np.zeros((6, *gloss.shape), np.float32)
     diffuse, specular = result[:3], result[3:].reshape(3, -1)
-    lifted = point + normal * np.float32(0.03)
+    lifted = normal * np.float32(0.03)
+    lifted += point
     # Most surfaces are dull.
     shiny = np.flatnonzero(gloss)
     shiny_gloss = gloss.ravel()[shiny]
@@ -187,27 +192,34 @@ def direct(
         light = shadow.light
         px, py, pz = (np.float32(value) for value in light.position)
         lx, ly, lz = px - lifted[0], py - lifted[1], pz - lifted[2]
-        square = lx * lx + ly * ly + lz * lz
-        inverse = 1 / np.sqrt(square)
-        facing = normal[0] * lx + normal[1] * ly + normal[2] * lz
-        facing *= inverse
-        np.maximum(facing, 0, out=facing)
-        first, second, along = (
-            -(lx * row[0] + ly * row[1] + lz * row[2]) * inverse for row in shadow.frame.astype(np.float32)
-        )
+        square = _dot((lx, ly, lz), (lx, ly, lz))
+        inverse = np.sqrt(square)
+        np.divide(1, inverse, out=inverse)
+        strength = _dot(normal, (lx, ly, lz))
+        strength *= inverse
+        np.maximum(strength, 0, out=strength)
+        first, second, along = (_along(row, (lx, ly, lz)) for row in -shadow.frame.astype(np.float32))
+        along *= inverse
         spill = np.float32(light.spill)
-        emitted = spill + (1 - spill) * np.maximum(along, 0)
-        strength = facing * emitted / np.maximum(square, np.float32(_NEAREST_M2))
+        emitted = np.maximum(along, 0)
+        if spill:
+            emitted *= 1 - spill
+            emitted += spill
+        strength *= emitted
+        strength /= np.maximum(square, np.float32(_NEAREST_M2), out=emitted)
         # The map reaches over a hemisphere; behind the axis nothing stands but the ceiling.
         shaded = np.flatnonzero((strength > 0) & (along >= 0))
         if len(shaded):
-            scale = np.float32(_MAP_SIZE / 2) / (1 + along.ravel()[shaded])
-            row = second.ravel()[shaded] * scale + np.float32(_MAP_SIZE / 2 - 0.5)
-            column = first.ravel()[shaded] * scale + np.float32(_MAP_SIZE / 2 - 0.5)
-            distance_m = square.ravel()[shaded] * inverse.ravel()[shaded]
-            strength.ravel()[shaded] *= _lit_part(shadow.distance_m, row, column, distance_m)
+            short = inverse.ravel().take(shaded)
+            scale = np.float32(_MAP_SIZE / 2) / (1 + along.ravel().take(shaded))
+            row, column = (across.ravel().take(shaded) * short for across in (second, first))
+            for place in (row, column):
+                place *= scale
+                place += np.float32(_MAP_SIZE / 2 - 0.5)
+            short *= square.ravel().take(shaded)
+            strength.ravel()[shaded] *= _lit_part(shadow.distance_m, row, column, short)
         for channel in range(3):
-            diffuse[channel] += strength * np.float32(light.intensity[channel])
+            diffuse[channel] += np.multiply(strength, np.float32(light.intensity[channel]), out=emitted)
         if not len(shiny):
             continue
         # Blinn-Phong with exponent 32: the sheen of floors and cupboards, no mirror.
@@ -226,10 +238,32 @@ def direct(
     return result
 
 
+def _dot(a: Vectors, b: Vectors) -> np.ndarray:
+    result = a[0] * b[0]
+    product = a[1] * b[1]
+    result += product
+    result += np.multiply(a[2], b[2], out=product)
+    return result
+
+
+def _along(axis: np.ndarray, vectors: Vectors) -> np.ndarray:
+    """The part of `vectors` along `axis`; a lamp's axes are the room's, with two components of zero each."""
+    terms = [(value, component) for value, component in zip(axis, vectors, strict=True) if value != 0]
+    result = terms[0][1] * terms[0][0]
+    for value, component in terms[1:]:
+        result += component * value
+    return result
+
+
 def _lit_part(occluder_m: np.ndarray, row: np.ndarray, column: np.ndarray, distance_m: np.ndarray) -> np.ndarray:
-    """(k,) in [0, 1]: bilinear share of the four nearest texels whose occluder lies behind the surface."""
+    """(k,) in [0, 1]: bilinear share of the four nearest texels whose occluder lies behind the surface.
+
+    `row` and `column` are cut to the map in place.
+    """
     limit = np.float32(_MAP_SIZE - 1.001)
-    row, column = np.clip(row, 0, limit), np.clip(column, 0, limit)
+    for place in (row, column):
+        np.maximum(place, 0, out=place)
+        np.minimum(place, limit, out=place)
     top, left = row.astype(np.intp), column.astype(np.intp)
     down, right = row - top.astype(np.float32), column - left.astype(np.float32)
     # 2 % and 3 cm: a texel is up to 6 cm wide on a floor that it meets at a slant.

@@ -158,8 +158,10 @@ def _surface(scene: Scene, frame: _PatternFrame, number: np.ndarray, point: np.n
     along, sign = _box_faces(table, number, local)
     curved = np.flatnonzero(table.kind.take(number) >= Kind.ELLIPSOID)
     along.ravel()[curved] = sign.ravel()[curved] = 0
-    normal = _box_normals(number, along, sign, cos, sin)
-    face = number * FACES + 2 * along + sign
+    face = number * FACES
+    face += sign
+    face += 2 * along
+    normal = np.stack([axis.take(face) for axis in frame.normal])
     across, up = (_chosen(axis.take(face), local) for axis in (frame.across, frame.up))
     if len(curved):
         curved_number, curved_local = number.ravel()[curved], [axis.ravel()[curved] for axis in local]
@@ -198,14 +200,16 @@ def _box_faces(table: SolidTable, number: np.ndarray, local: list[np.ndarray]) -
     return along, (_chosen(along, local) > 0).astype(np.intp)
 
 
-def _box_normals(
-    number: np.ndarray, along: np.ndarray, sign: np.ndarray, cos: np.ndarray, sin: np.ndarray
-) -> np.ndarray:
-    """(3, H, W) outward, for the room (number 0) inward."""
-    side = (2 * sign - 1).astype(np.float32)
-    side = np.where(number == 0, -side, side)
-    on_x, on_y = np.where(along == 0, side, 0), np.where(along == 1, side, 0)
-    return np.stack([on_x * cos - on_y * sin, on_x * sin + on_y * cos, np.where(along == 2, side, 0)])
+def _box_normals(table: SolidTable) -> np.ndarray:
+    """(3, n * FACES) outward normal of every face of every box, for the room (number 0) inward."""
+    side = np.tile(np.array([-1, 1], np.float32), (len(table), 1))
+    side[table.kind == Kind.ROOM] *= -1
+    normal = np.zeros((3, len(table), 3, 2), np.float32)
+    cos, sin = table.cos[:, None], table.sin[:, None]
+    normal[0, :, 0], normal[1, :, 0] = side * cos, side * sin
+    normal[0, :, 1], normal[1, :, 1] = -side * sin, side * cos
+    normal[2, :, 2] = side
+    return normal.reshape(3, -1)
 
 
 def _curved_normals(table: SolidTable, number: np.ndarray, local: list[np.ndarray]) -> np.ndarray:
@@ -227,7 +231,7 @@ def _curved_normals(table: SolidTable, number: np.ndarray, local: list[np.ndarra
 
 @dataclass(frozen=True)
 class _PatternFrame:
-    """For every face of every solid, (n * FACES,): which own axes u and v follow, how fast, from where."""
+    """For every face of every solid, (n * FACES,): which own axes u and v follow, how fast, from where, facing what."""
 
     across: np.ndarray
     up: np.ndarray
@@ -236,6 +240,8 @@ class _PatternFrame:
     u_start: np.ndarray
     v_start: np.ndarray
     tiles_per_m: np.ndarray
+    normal: np.ndarray
+    """(3, n * FACES) of boxes"""
 
 
 def _pattern_frame(scene: Scene) -> _PatternFrame:
@@ -254,7 +260,9 @@ def _pattern_frame(scene: Scene) -> _PatternFrame:
     # Solids of one material must not all begin its pattern at the same place.
     start = np.where(fitted, 0.5, 0.37 * solid % 1)
     rates = (u_per_m, v_per_m, start, start, np.maximum(u_per_m, v_per_m))
-    return _PatternFrame(across.ravel(), up.ravel(), *(rate.astype(np.float32).ravel() for rate in rates))
+    return _PatternFrame(
+        across.ravel(), up.ravel(), *(rate.astype(np.float32).ravel() for rate in rates), _box_normals(table)
+    )
 
 
 def _look_up(materials: MaterialTable, surface: _Surface, pixel_m: np.ndarray, albedo: np.ndarray) -> None:

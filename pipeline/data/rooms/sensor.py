@@ -23,22 +23,48 @@ def photograph(picture: Picture, rng: np.random.Generator) -> np.ndarray:
     height, width = picture.depth_m.shape
     scale = width / _NYU_WIDTH
     sigma = rng.uniform(0.6, 1.0) * scale
-    radiance = np.stack([_blurred(channel, sigma) for channel in picture.radiance])
-    radiance *= _vignette(height, width, rng.uniform(0.05, 0.3))
-    luminance = radiance.mean(axis=0)
-    key = np.exp(np.log(luminance[::4, ::4] + 1e-4).mean())
+    vignette = _vignette(height, width, rng.uniform(0.05, 0.3))
+    radiance = np.empty((3, height, width), np.float32)
+    for channel, blurred in zip(picture.radiance, radiance, strict=True):
+        np.multiply(_blurred(channel, sigma), vignette, out=blurred)
+    key = np.exp(np.log(radiance[:, ::4, ::4].mean(axis=0) + 1e-4).mean())
     balance = (1 / radiance[:, ::4, ::4].mean(axis=(1, 2))) ** rng.uniform(0.3, 0.7)
     balance *= np.exp(rng.normal(0, 0.05, 3))
     balance /= balance.mean()
     exposure = rng.uniform(0.16, 0.34) / key
-    gain = (exposure * balance).astype(np.float32)[:, None, None]
-    # A film-like shoulder: lamps and windows burn out softly.
-    display = (1 - np.exp(-radiance * gain)) ** np.float32(1 / 2.2)
-    display += np.float32(rng.uniform(0.4, 1.1)) * (display * display * (3 - 2 * display) - display)
-    strength = np.float32(rng.uniform(0.006, 0.022))
-    grain = rng.standard_normal((3, height, width), dtype=np.float32)
-    display += strength * (np.float32(1.4) - display) * grain
-    return np.ascontiguousarray(np.clip(display * 255 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+    gain = (exposure * balance).astype(np.float32)
+    contrast, strength = np.float32(rng.uniform(0.4, 1.1)), np.float32(rng.uniform(0.006, 0.022))
+    rgb_u8 = np.empty((height, width, 3), np.uint8)
+    for channel in range(3):
+        for top in range(0, height, _STRIP_ROWS):
+            rows = slice(top, top + _STRIP_ROWS)
+            display = _developed(radiance[channel, rows], gain[channel], contrast)
+            grain = rng.standard_normal(display.shape, dtype=np.float32)
+            grain *= strength * (np.float32(1.4) - display)
+            display += grain
+            display *= 255
+            display += np.float32(0.5)
+            np.maximum(display, 0, out=display)
+            rgb_u8[rows, :, channel] = np.minimum(display, 255, out=display)
+    return rgb_u8
+
+
+_STRIP_ROWS = 32
+"""As in `render`: the steps of one strip find their arrays in the cache."""
+
+
+def _developed(radiance: np.ndarray, gain: np.float32, contrast: np.float32) -> np.ndarray:
+    """Display values in [0, 1]: a film-like shoulder, so that lamps and windows burn out softly."""
+    display = radiance * -gain
+    np.exp(display, out=display)
+    np.subtract(1, display, out=display)
+    display **= np.float32(1 / 2.2)
+    curve = 3 - 2 * display
+    curve *= display * display
+    curve -= display
+    curve *= contrast
+    display += curve
+    return display
 
 
 def _blurred(channel: np.ndarray, sigma: float) -> np.ndarray:
@@ -85,12 +111,16 @@ def _unlit(disparity: np.ndarray) -> np.ndarray:
 def _unanswered(picture: Picture, rng: np.random.Generator) -> np.ndarray:
     height, width = picture.depth_m.shape
     blotches = _blotches(rng, height, width)
-    answer = picture.infrared * np.clip(picture.reflectance * 12 + 0.35, 0, 1)
-    answer = answer * np.clip(picture.facing * 6, 0, 1)
-    answer = answer * np.clip((np.float32(10.5) - picture.depth_m) / 3, 0, 1)
-    speckle = rng.random((height, width), dtype=np.float32) < 0.004
-    # Normal scores to probabilities by the logistic curve of nearly the same shape.
-    return (1 / (1 + np.exp(-1.7 * blotches)) > answer * np.float32(1.03)) | speckle
+    missing = rng.random((height, width), dtype=np.float32) < 0.004
+    for top in range(0, height, _STRIP_ROWS):
+        rows = slice(top, top + _STRIP_ROWS)
+        answer = picture.infrared[rows] * np.clip(picture.reflectance[rows] * 12 + 0.35, 0, 1)
+        answer *= np.clip(picture.facing[rows] * 6, 0, 1)
+        answer *= np.clip((np.float32(10.5) - picture.depth_m[rows]) / 3, 0, 1)
+        answer *= np.float32(1.03)
+        # Normal scores to probabilities by the logistic curve of nearly the same shape.
+        missing[rows] |= 1 / (1 + np.exp(-1.7 * blotches[rows])) > answer
+    return missing
 
 
 def _blotches(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -158,8 +158,8 @@ def nearest_hits(
     return Hits(t, solid)
 
 
-_PIXELS_AT_ONCE = 16384
-"""64 kB a float32 array: the dozen that one solid needs stay in a core's second cache."""
+_PIXELS_AT_ONCE = 32768
+"""128 kB a float32 array: the dozen that one solid needs stay in a core's second cache."""
 _SMALL_WINDOW = 600
 """Pixels: about where the calls of numpy for one box cost what gathering its rays among those of others does."""
 Window = tuple[int, int, int, int]

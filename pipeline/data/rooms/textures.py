@@ -32,18 +32,19 @@ Pattern = Callable[[np.random.Generator], Paint]
 
 def pyramid(tile: np.ndarray) -> np.ndarray:
     """(1 or 3, TEXELS) uint8 square roots, which keep dark detail: the tile, its half, its quarter ..."""
-    channels_first = tile[None] if tile.ndim == 2 else tile.transpose(2, 0, 1)
-    planes = np.array(channels_first, np.float32, order="C")
-    np.clip(planes, 0, 1, out=planes)
-    texels = np.empty((len(planes), TEXELS), np.uint8)
-    for start in LEVEL_START.tolist():
-        roots = np.sqrt(planes)
-        roots *= 255
-        roots += np.float32(0.5)
-        flat = roots.reshape(len(planes), -1)
-        texels[:, start : start + flat.shape[1]] = flat
-        rows = planes[:, ::2] + planes[:, 1::2]
-        planes = (rows[:, :, ::2] + rows[:, :, 1::2]) * np.float32(0.25)
+    channels = tile[None] if tile.ndim == 2 else tile.transpose(2, 0, 1)
+    texels = np.empty((len(channels), TEXELS), np.uint8)
+    for channel, row in zip(channels, texels, strict=True):
+        plane = np.array(channel, np.float32, order="C")
+        np.clip(plane, 0, 1, out=plane)
+        for start in LEVEL_START.tolist():
+            roots = np.sqrt(plane)
+            roots *= 255
+            roots += np.float32(0.5)
+            row[start : start + roots.size] = roots.ravel()
+            halved = plane[::2] + plane[1::2]
+            plane = halved[:, ::2] + halved[:, 1::2]
+            plane *= np.float32(0.25)
     return texels
 
 
