@@ -233,7 +233,7 @@ def test_nyus_own_size_has_nyus_intrinsics_and_half_the_size_the_same_field_of_v
 @pytest.mark.parametrize("kind", ROOM_KINDS, ids=lambda kind: kind.name)
 def test_furniture_stays_inside_the_room_and_rests_on_something(kind) -> None:  # type: ignore[no-untyped-def]
     scene = furnished(kind, np.random.default_rng(11))
-    corners = scene.solids.corners()[1:]
+    corners = scene.solids.corners[1:]
     assert len(corners) > 20
     assert corners.min() > -1e-4
     assert (corners.max(axis=(0, 1)) < np.array(scene.size) + 1e-4).all()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.data.rooms.solids import SolidTable
+from pipeline.data.rooms.solids import Kind, SolidTable
 
 # Colour camera of NYU Depth v2 at 640 x 480, in pixels.
 _NYU_FX, _NYU_FY, _NYU_CX, _NYU_CY = 518.858, 519.470, 325.582, 253.736
@@ -67,9 +67,11 @@ def ray_directions(camera: Intrinsics, pose: Pose) -> np.ndarray:
     return right * x + (down * y + forward)
 
 
-def pixel_windows(table: SolidTable, camera: Intrinsics, pose: Pose) -> np.ndarray:
-    """(n, 4) int (top, bottom, left, right) around each solid in the picture; empty if out of sight."""
-    points = np.einsum("nci,ki->nck", table.corners() - pose.position, pose.axes)
+def pixel_windows(
+    table: SolidTable, camera: Intrinsics, pose: Pose, numbers: np.ndarray | slice = slice(None)
+) -> np.ndarray:
+    """(k, 4) int (top, bottom, left, right) around each of the solids in the picture; empty if out of sight."""
+    points = np.einsum("nci,ki->nck", table.corners[numbers] - pose.position, pose.axes)
     start, stop = points[:, _EDGES[:, 0]], points[:, _EDGES[:, 1]]
     # An edge through the near plane is cut there; one behind it drops out.
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -97,5 +99,6 @@ def pixel_windows(table: SolidTable, camera: Intrinsics, pose: Pose) -> np.ndarr
         axis=1,
     ).astype(np.intp)
     windows[~seen] = 0
-    windows[0] = (0, camera.height, 0, camera.width)  # the room surrounds the camera
+    # The room surrounds the camera.
+    windows[table.kind[numbers] == Kind.ROOM] = (0, camera.height, 0, camera.width)
     return windows

@@ -116,7 +116,7 @@ def _blurred_occupancy(scene: Scene) -> tuple[np.ndarray, ...]:
     grid = np.ones(cells, np.float32)
     grid[1:-1, 1:-1, 1:-1] = 0
     table = scene.solids
-    corners = table.corners()
+    corners = table.corners
     low = np.floor(corners.min(axis=1) / _CELL_M).astype(int)
     high = np.ceil(corners.max(axis=1) / _CELL_M).astype(int) + 1
     for number in np.flatnonzero(table.casts_shadow):

@@ -5,6 +5,7 @@ World axes: x and y along the floor, z up, metres. A solid may be turned about z
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -28,6 +29,10 @@ class Kind(IntEnum):
     ELLIPSOID = 2
     FRUSTUM = 3
     """An upright capped cone; `half` is (bottom radius, top radius, half height)."""
+
+
+_ROOM, _BOX, _ELLIPSOID = int(Kind.ROOM), int(Kind.BOX), int(Kind.ELLIPSOID)
+"""Plain numbers for the innermost loop, where looking up a member of the enumeration shows."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class SolidTable:
     def __len__(self) -> int:
         return len(self.kind)
 
+    @functools.cached_property
     def corners(self) -> np.ndarray:
         """(n, 8, 3) corners of the bounding boxes in the world; bit k of the corner's number is axis k."""
         signs = np.array([[1 if corner >> axis & 1 else -1 for axis in range(3)] for corner in range(8)])
@@ -126,29 +132,20 @@ def nearest_hits(
     t = np.full((height, width), NEVER, np.float32)
     solid = np.zeros((height, width), np.intp)
     area = np.maximum(windows[:, 1] - windows[:, 0], 0) * np.maximum(windows[:, 3] - windows[:, 2], 0)
-    boxes = table.kind[numbers] == Kind.BOX
-    small = boxes & (area > 0) & (area <= _SMALL_WINDOW)
-    turned: dict[tuple[float, float], _InverseRays] = {}
-    for number, window, alone in zip(
-        numbers.tolist(), windows.tolist(), ((area > 0) & ~small).tolist(), strict=True
-    ):
-        if not alone:
-            continue
-        inverse = None
-        if table.kind[number] <= Kind.BOX:
-            yaw = (float(table.cos[number]), float(table.sin[number]))
-            if yaw not in turned:
-                alike = boxes & ~small & (area > 0) & (table.cos[numbers] == yaw[0]) & (table.sin[numbers] == yaw[1])
-                reach = windows[alike | (numbers == number)]
-                turned[yaw] = _InverseRays(
-                    direction, yaw, (reach[:, 0].min(), reach[:, 1].max(), reach[:, 2].min(), reach[:, 3].max())
-                )
-            inverse = turned[yaw]
-        top, bottom, left, right = window
+    small = (table.kind[numbers] == Kind.BOX) & (area > 0) & (area <= _SMALL_WINDOW)
+    # Python's own numbers from here: looking one up in an array takes as long as meeting a small box.
+    alone = [
+        (number, (top, bottom, left, right))
+        for number, (top, bottom, left, right) in zip(
+            numbers[(area > 0) & ~small].tolist(), windows[(area > 0) & ~small].tolist(), strict=True
+        )
+    ]
+    rays = _Rays(table, origin, direction, alone)
+    for number, (top, bottom, left, right) in alone:
         step = max(1, _PIXELS_AT_ONCE // (right - left))
         for start in range(top, bottom, step):
             part = slice(start, min(start + step, bottom)), slice(left, right)
-            found = _meet(table, number, origin, direction, inverse, part)
+            found = rays.meet(number, part)
             behind = t[part]
             nearer = found < behind
             np.copyto(behind, found, where=nearer)
@@ -166,54 +163,68 @@ Window = tuple[int, int, int, int]
 Part = tuple[slice, slice]
 
 
-class _InverseRays:
-    """1 / direction and its magnitude in axes turned by a yaw, over the window that all boxes so turned need."""
-
-    def __init__(self, direction: np.ndarray, yaw: tuple[float, float], window: Window) -> None:
-        self._top, bottom, self._left, right = window
-        local = _turned(direction[:, self._top : bottom, self._left : right], *yaw)
-        self._inverse = np.stack([1 / (axis + _NO_ZERO) for axis in local])
-        self._magnitude = np.abs(self._inverse)
-
-    def part(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
-        rows, columns = part
-        where = (
-            slice(None),
-            slice(rows.start - self._top, rows.stop - self._top),
-            slice(columns.start - self._left, columns.stop - self._left),
-        )
-        return self._inverse[where], self._magnitude[where]
-
-
 LocalRays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _turned(direction: np.ndarray, cos: float, sin: float) -> LocalRays:
-    dx, dy, dz = direction
-    if sin == 0.0:
-        return dx, dy, dz
-    c, s = np.float32(cos), np.float32(sin)
-    return dx * c + dy * s, dy * c - dx * s, dz
+class _Rays:
+    """Rays in the axes of one solid after another.
 
+    Boxes of one yaw share 1 / direction over the window that all of them need, where that is less than each its own.
+    """
 
-def _meet(
-    table: SolidTable,
-    number: int,
-    origin: np.ndarray,
-    direction: np.ndarray,
-    inverse: _InverseRays | None,
-    part: Part,
-) -> np.ndarray:
-    ox, oy, oz = (float(value) for value in origin - table.centre[number])
-    cos, sin = float(table.cos[number]), float(table.sin[number])
-    if sin != 0.0:
-        ox, oy = ox * cos + oy * sin, oy * cos - ox * sin
-    half = table.half[number]
-    if inverse is not None:
-        meet_planes = _meet_room if table.kind[number] == Kind.ROOM else _meet_box
-        return meet_planes((ox, oy, oz), *inverse.part(part), half)
-    meet = _meet_ellipsoid if table.kind[number] == Kind.ELLIPSOID else _meet_frustum
-    return meet((ox, oy, oz), _turned(direction[(slice(None), *part)], cos, sin), half)
+    def __init__(
+        self, table: SolidTable, origin: np.ndarray, direction: np.ndarray, windows: list[tuple[int, Window]]
+    ) -> None:
+        self._direction = direction
+        self._kind, self._half = table.kind.tolist(), table.half
+        self._cos, self._sin = table.cos.tolist(), table.sin.tolist()
+        x, y, z = (origin - table.centre).T
+        cos, sin = table.cos.astype(np.float64), table.sin.astype(np.float64)
+        self._origin = np.stack([x * cos + y * sin, y * cos - x * sin, z], axis=1).tolist()
+        self._shared: dict[tuple[float, float], tuple[int, int, np.ndarray, np.ndarray]] = {}
+        alike: dict[tuple[float, float], list[Window]] = {}
+        for number, window in windows:
+            if self._kind[number] in (_ROOM, _BOX):
+                alike.setdefault((self._cos[number], self._sin[number]), []).append(window)
+        for yaw, group in alike.items():
+            tops, bottoms, lefts, rights = zip(*group, strict=True)
+            top, bottom, left, right = min(tops), max(bottoms), min(lefts), max(rights)
+            if (bottom - top) * (right - left) < sum((b - a) * (d - c) for a, b, c, d in group):
+                rays = self._inverse(yaw, (slice(top, bottom), slice(left, right)))
+                self._shared[yaw] = (top, left, *rays)
+
+    def meet(self, number: int, part: Part) -> np.ndarray:
+        """Ray parameter of each ray of a part of the picture where it meets the solid, or `NEVER`."""
+        kind, origin, half = self._kind[number], self._origin[number], self._half[number]
+        yaw = (self._cos[number], self._sin[number])
+        if kind in (_ROOM, _BOX):
+            meet_planes = _meet_room if kind == _ROOM else _meet_box
+            if yaw not in self._shared:
+                return meet_planes(origin, *self._inverse(yaw, part), half)
+            top, left, inverse, magnitude = self._shared[yaw]
+            rows, columns = part
+            rows, columns = (
+                slice(rows.start - top, rows.stop - top),
+                slice(columns.start - left, columns.stop - left),
+            )
+            return meet_planes(origin, inverse[:, rows, columns], magnitude[:, rows, columns], half)
+        meet = _meet_ellipsoid if kind == _ELLIPSOID else _meet_frustum
+        return meet(origin, self._turned(yaw, part), half)
+
+    def _inverse(self, yaw: tuple[float, float], part: Part) -> tuple[np.ndarray, np.ndarray]:
+        """1 / direction and its magnitude, each (3, h, w)."""
+        local = self._turned(yaw, part)
+        inverse = np.empty((3, *local[0].shape), np.float32)
+        for axis, turned in zip(inverse, local, strict=True):
+            np.divide(1, np.add(turned, _NO_ZERO, out=axis), out=axis)
+        return inverse, np.abs(inverse)
+
+    def _turned(self, yaw: tuple[float, float], part: Part) -> LocalRays:
+        dx, dy, dz = self._direction[(slice(None), *part)]
+        if yaw[1] == 0.0:
+            return dx, dy, dz
+        cos, sin = np.float32(yaw[0]), np.float32(yaw[1])
+        return dx * cos + dy * sin, dy * cos - dx * sin, dz
 
 
 def _meet_room(origin: Vector, inverse: np.ndarray, magnitude: np.ndarray, half: np.ndarray) -> np.ndarray:

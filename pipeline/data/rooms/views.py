@@ -63,13 +63,14 @@ def _candidate(scene: Scene, rng: np.random.Generator) -> Pose:
 
 
 def _unobstructed(scene: Scene, camera: Intrinsics, pose: Pose) -> bool:
-    near = scene.solids.distance_from(pose.position) < _CLEAR_M
-    near[0] = False  # the room, whose walls the preview checks
-    if not near.any():
+    distance_m = scene.solids.distance_from(pose.position)
+    distance_m[0] = np.inf  # the room, whose walls the preview checks
+    near = np.flatnonzero(distance_m < _CLEAR_M)
+    if not len(near):
         return True
-    if scene.solids.distance_from(pose.position)[1:].min() < 0.2:
+    if distance_m.min() < 0.2:
         return False
-    windows = pixel_windows(scene.solids, camera, pose)[near]
+    windows = pixel_windows(scene.solids, camera, pose, near)
     return bool(((windows[:, 1] <= windows[:, 0]) | (windows[:, 3] <= windows[:, 2])).all())
 
 
