@@ -5,10 +5,11 @@ What depends on the scene alone is worked out once and shared by all its picture
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter
 
 from pipeline.data.rooms.scene import Light, Scene
 from pipeline.data.rooms.solids import Kind, SolidTable, nearest_hits
@@ -58,6 +59,7 @@ def illuminate(scene: Scene) -> Illumination:
     )
 
 
+@functools.cache
 def _stereographic_directions() -> np.ndarray:
     """(3, _MAP_SIZE, _MAP_SIZE) unit vectors: components across the axis, then along it."""
     steps = ((np.arange(_MAP_SIZE) + 0.5) * (2 / _MAP_SIZE) - 1).astype(np.float32)
@@ -151,10 +153,39 @@ def openness(illumination: Illumination, point: np.ndarray, normal: np.ndarray) 
     result = np.ones(point.shape[1:], np.float32)
     for reach, occupancy in zip(_OCCLUSION_REACH_M, illumination.occupancy, strict=True):
         # Cell 0 is wall, so the room's origin lies at the start of cell 1.
-        place = (point + normal * np.float32(reach)) * np.float32(1 / _CELL_M) + np.float32(0.5)
-        felt = map_coordinates(occupancy, place, order=1, mode="nearest")
-        result *= 1 - np.float32(0.85) * felt
+        place = normal * np.float32(reach)
+        place += point
+        place *= np.float32(1 / _CELL_M)
+        place += np.float32(0.5)
+        result *= 1 - np.float32(0.85) * _trilinear(occupancy, place)
     return result
+
+
+def _trilinear(grid: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """scipy's `map_coordinates(grid, place, order=1, mode="nearest")` to the bit, in half its time.
+
+    In float64, the corners in the grid's order; `place` is (3, H, W).
+    """
+    start = np.zeros(place.shape[1:], np.intp)
+    weights = []
+    for size, axis in zip(grid.shape, place, strict=True):
+        inside = axis.astype(np.float64)
+        np.maximum(inside, 0, out=inside)
+        np.minimum(inside, size - 1, out=inside)
+        # At the far end the cell before takes a weight of zero.
+        cell = np.minimum(inside.astype(np.intp), size - 2)
+        inside -= cell
+        weights.append((1 - inside, inside))
+        start *= size
+        start += cell
+    values = grid.ravel()
+    total = np.zeros(start.shape)
+    for x, y, z in np.ndindex(2, 2, 2):
+        term = values[(x * grid.shape[1] + y) * grid.shape[2] + z :].take(start) * weights[0][x]
+        term *= weights[1][y]
+        term *= weights[2][z]
+        total += term
+    return total.astype(np.float32)
 
 
 def bounced(illumination: Illumination, normal: np.ndarray) -> np.ndarray:
