@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import rooms
 from benchmarks.entries import Entry, environment_of, save, table
 from benchmarks.peers import PEERS, PUBLISHED_PARAMETERS_M
+from pipeline.errors import PipelineError
 from pipeline.model.network import count_parameters
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -160,6 +162,25 @@ def test_reading_and_preprocessing_are_measured_against_h5py_and_against_inflati
     peaks_mb = rows["data.memory.growth"]["details"]["peaks_mb"]
     assert all(50 < peak_mb < 5000 for peak_mb in peaks_mb.values()), "PyTorch alone takes more than 50 MB"
     assert rows["data.memory"]["value"] == max(peaks_mb.values())
+
+
+def test_rooms_are_rendered_by_the_first_version_in_gits_history_and_by_todays() -> None:
+    (entry,) = rooms.measure(quick=True)
+    assert (entry.name, entry.limit, entry.better) == ("data.rooms", 2.0, "higher")
+    details = entry.details
+    assert entry.value == pytest.approx(details["ours_frames_per_s"] / details["first_frames_per_s"])
+    assert min(details["ours_frames_per_s"], details["first_frames_per_s"]) > 0
+
+
+def test_a_clone_without_the_first_version_of_the_rooms_is_told_so_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "clone", "-q", "--depth=1", REPOSITORY.as_uri(), tmp_path / "shallow"], check=True)
+    monkeypatch.setattr("pipeline.paths.repository_root", lambda: tmp_path / "shallow")
+    with pytest.raises(
+        PipelineError, match=r"first version .* is not in the history .*; run this in a whole clone"
+    ):
+        rooms.measure(quick=True)
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist() -> None:

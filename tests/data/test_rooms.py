@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 from scipy.io import loadmat
 
@@ -269,6 +271,67 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     assert process.returncode != 0
     assert "KeyboardInterrupt" in stderr
     assert list(out.iterdir()) == []
+
+
+def rendering(folder: Path, prelude: str = "") -> subprocess.Popen[str]:
+    """A process that renders into folder/out with two more and says what goes wrong; all three run `prelude`."""
+    script, out = folder / "script.py", folder / "out"
+    out.mkdir()
+    script.write_text(
+        "from pathlib import Path\n"
+        "from pipeline.data.rooms import render_rooms, views\n"
+        "from pipeline.errors import reported_to_user\n"
+        f"{prelude}\n"
+        "if __name__ == '__main__':\n"
+        f"    out = Path({str(out)!r})\n"
+        "    with reported_to_user('fetch'):\n"
+        "        render_rooms(out / 'r.mat', out / 's.mat', frames=400, frames_per_scene=2, test_fraction=0.2,\n"
+        "                     seed=1, height=60, width=80, workers=2)\n"
+    )
+    return subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True)
+
+
+def last_line(process: subprocess.Popen[str]) -> str:
+    """What a failed process said after its progress bar, which is no traceback."""
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in stderr
+    return stderr.splitlines()[-1]
+
+
+def test_a_killed_renderer_ends_the_rendering_in_one_line_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = rendering(tmp_path)
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size > 20_000 for path in tmp_path.glob("out/.r.mat.partial-*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children()
+    renderers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    assert len(renderers) == 2
+    renderers[0].kill()
+    assert last_line(process) == (
+        "error: fetch: rooms: one of 2 rendering processes was killed, perhaps for want of memory; "
+        "free some and start again"
+    )
+    assert list(tmp_path.glob("out/*")) == []
+
+
+@pytest.mark.parametrize(
+    ("prelude", "message"),
+    [
+        ("views._TRIES = 0", "error: fetch: rooms: a .* has no free place for the camera; choose another seed"),
+        (
+            "views._PREVIEW = views.nyu_intrinsics(10**6, 10**6)",
+            "error: fetch: rooms: memory is short for 2 rendering processes; free some and start again",
+        ),
+    ],
+    ids=["no place", "no memory"],
+)
+def test_a_renderer_that_raises_ends_the_rendering_in_one_line_and_leaves_nothing_behind(
+    tmp_path: Path, prelude: str, message: str
+) -> None:
+    assert re.fullmatch(message, last_line(rendering(tmp_path, prelude)))
+    assert list(tmp_path.glob("out/*")) == []
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,10 @@ def _rendered(tasks: list[SceneTask], workers: int | None) -> Iterator[list[Pack
             f"rooms: one of {workers} rendering processes was killed, perhaps for want of memory; "
             "free some and start again"
         ) from error
+    except MemoryError as error:
+        raise PipelineError(
+            f"rooms: memory is short for {workers} rendering processes; free some and start again"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

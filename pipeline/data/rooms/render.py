@@ -93,7 +93,8 @@ def render(scene: Scene, illumination: Illumination, camera: Intrinsics, pose: P
     light = np.empty((6, *gloss.shape), np.float32)
     for top in range(0, len(gloss), _LIGHT_ROWS):
         lines = slice(top, top + _LIGHT_ROWS)
-        light[:, lines] = _light(illumination, *coarse[:, :, lines], gloss[lines])
+        point, normal, to_eye = coarse[:, :, lines]
+        light[:, lines] = _light(illumination, point, normal, to_eye, gloss[lines])
     reflectance, radiance = np.empty((height, width), np.float32), albedo
     for rows in strips:
         reflectance[rows] = albedo[:, rows].mean(axis=0)
@@ -133,7 +134,7 @@ def _light_between(light: np.ndarray, face: np.ndarray) -> np.ndarray:
 
 
 def _fill_between(values: np.ndarray, face: np.ndarray, result: np.ndarray) -> None:
-    """`result` (c, H, W) from (c, H, (W + 1) // 2) values of the even columns; `face` (H, W) tells which may mix."""
+    """(c, H, W) `result` from (c, H, (W + 1) // 2) values of the even columns; `face` (H, W) tells which mix."""
     result[:, :, ::2] = values
     between = face[:, 1::2]
     left, right = values[:, :, : between.shape[1]], values[:, :, 1:]
@@ -231,7 +232,7 @@ def _curved_normals(table: SolidTable, number: np.ndarray, local: list[np.ndarra
 
 @dataclass(frozen=True)
 class _PatternFrame:
-    """For every face of every solid, (n * FACES,): which own axes u and v follow, how fast, from where, facing what."""
+    """For every face of every solid, (n * FACES,): which own axes u and v follow, how fast, and from where."""
 
     across: np.ndarray
     up: np.ndarray
@@ -259,9 +260,16 @@ def _pattern_frame(scene: Scene) -> _PatternFrame:
     v_per_m = np.where(fitted, 0.5 / table.half[solid, up], tiles)
     # Solids of one material must not all begin its pattern at the same place.
     start = np.where(fitted, 0.5, 0.37 * solid % 1)
-    rates = (u_per_m, v_per_m, start, start, np.maximum(u_per_m, v_per_m))
+    u_per_m, v_per_m, start = (rate.astype(np.float32).ravel() for rate in (u_per_m, v_per_m, start))
     return _PatternFrame(
-        across.ravel(), up.ravel(), *(rate.astype(np.float32).ravel() for rate in rates), _box_normals(table)
+        across=across.ravel(),
+        up=up.ravel(),
+        u_per_m=u_per_m,
+        v_per_m=v_per_m,
+        u_start=start,
+        v_start=start,
+        tiles_per_m=np.maximum(u_per_m, v_per_m),
+        normal=_box_normals(table),
     )
 
 

@@ -169,7 +169,7 @@ LocalRays = tuple[np.ndarray, np.ndarray, np.ndarray]
 class _Rays:
     """Rays in the axes of one solid after another.
 
-    Boxes of one yaw share 1 / direction over the window that all of them need, where that is less than each its own.
+    Boxes of one yaw share 1 / direction over the window that all of them need, where that is less work.
     """
 
     def __init__(
