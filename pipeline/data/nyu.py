@@ -277,9 +277,9 @@ def pack_frame(rgb_u8: np.ndarray, depth_m: np.ndarray, raw_depth_m: np.ndarray,
     isal 9 ms and 1.36 MB at level 2, zlib 51 ms and 1.32 MB at level 1.
     """
     return PackedFrame(
-        isal_zlib.compress(rgb_u8.transpose(2, 1, 0).tobytes(), level),
-        isal_zlib.compress(depth_m.T.astype(np.float32).tobytes(), level),
-        isal_zlib.compress(raw_depth_m.T.astype(np.float32).tobytes(), level),
+        isal_zlib.compress(np.ascontiguousarray(rgb_u8.transpose(2, 1, 0)), level),
+        isal_zlib.compress(np.ascontiguousarray(depth_m.T, np.float32), level),
+        isal_zlib.compress(np.ascontiguousarray(raw_depth_m.T, np.float32), level),
     )
 
 

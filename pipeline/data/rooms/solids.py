@@ -132,7 +132,7 @@ def nearest_hits(
     t = np.full((height, width), NEVER, np.float32)
     solid = np.zeros((height, width), np.intp)
     area = np.maximum(windows[:, 1] - windows[:, 0], 0) * np.maximum(windows[:, 3] - windows[:, 2], 0)
-    small = (table.kind[numbers] == Kind.BOX) & (area > 0) & (area <= _SMALL_WINDOW)
+    small = (table.kind[numbers] == _BOX) & (area > 0) & (area <= _SMALL_WINDOW)
     # Python's own numbers from here: looking one up in an array takes as long as meeting a small box.
     alone = [
         (number, (top, bottom, left, right))
