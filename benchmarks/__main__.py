@@ -11,7 +11,7 @@ from pipeline import paths
 from pipeline.errors import reported_to_user
 
 SUBJECTS = {
-    "data": "reading and preprocessing the labelled file, in time and memory (4 minutes)",
+    "data": "reading and preprocessing the labelled file, in time and memory; rendering rooms (6 minutes)",
     "tracking": "share of the training time that logging to MLflow takes (6 minutes)",
     "loader": "training from batches against a DataLoader over image files (3 minutes)",
     "step": "speed of the training loop against the network alone (5 minutes)",

@@ -1,4 +1,4 @@
-"""Reading the labelled file and preprocessing it, against h5py and against what inflating alone takes.
+"""Reading the labelled file and preprocessing it, against h5py and against what inflating alone takes; rendering.
 
 The file has the layout that `shared/nyu/build_mat.py` gives it, chunks of four frames deflated at level 3. Its
 frames are real ones where that script lies beside the repository, else drawn: some dozen that recur, since how long
@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 import h5py
 import numpy as np
 
+from benchmarks import rooms
 from benchmarks.entries import Entry
 from benchmarks.loader import Drawn, ImageFiles
 from benchmarks.loader import Sizes as ImageSizes
@@ -70,7 +71,17 @@ def measure(quick: bool) -> list[Entry]:
         return [
             *_reading(files[sizes.few], sizes, kind),
             *_preprocessing(files, folder, params, sizes, kind),
+            *_rendering(quick),
         ]
+
+
+def _rendering(quick: bool) -> list[Entry]:
+    """The renderer against its first version; nothing in a clone whose history does not hold that."""
+    try:
+        return rooms.measure(quick)
+    except PipelineError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return []
 
 
 def _reading(path: Path, sizes: Sizes, kind: str) -> list[Entry]:

@@ -148,7 +148,12 @@ def test_reading_and_preprocessing_are_measured_against_h5py_and_against_inflati
     rows = {
         row["name"]: row for row in json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["entries"]
     }
-    assert {name: (row["limit"], row["better"]) for name, row in rows.items() if "rooms" not in name} == {
+    if "data.rooms" not in rows:
+        assert "run this in a whole clone" in done.stderr
+    else:
+        assert rows["data.rooms"]["details"]["first_frames_per_s"] > 0
+        assert (rows["data.rooms"]["limit"], rows["data.rooms"]["better"]) == (2.0, "higher")
+    assert {name: (row["limit"], row["better"]) for name, row in rows.items() if name != "data.rooms"} == {
         "data.read": (2.2, "higher"),
         "data.read.frames": (7.0, "higher"),
         "data.preprocess": (1.4, "lower"),
@@ -162,14 +167,6 @@ def test_reading_and_preprocessing_are_measured_against_h5py_and_against_inflati
     peaks_mb = rows["data.memory.growth"]["details"]["peaks_mb"]
     assert all(50 < peak_mb < 5000 for peak_mb in peaks_mb.values()), "PyTorch alone takes more than 50 MB"
     assert rows["data.memory"]["value"] == max(peaks_mb.values())
-
-
-def test_rooms_are_rendered_by_the_first_version_in_gits_history_and_by_todays() -> None:
-    (entry,) = rooms.measure(quick=True)
-    assert (entry.name, entry.limit, entry.better) == ("data.rooms", 2.0, "higher")
-    details = entry.details
-    assert entry.value == pytest.approx(details["ours_frames_per_s"] / details["first_frames_per_s"])
-    assert min(details["ours_frames_per_s"], details["first_frames_per_s"]) > 0
 
 
 def test_a_clone_without_the_first_version_of_the_rooms_is_told_so_in_one_line(

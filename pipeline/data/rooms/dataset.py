@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.data.frames import cores
 from pipeline.data.nyu import NyuWriter, PackedFrame, pack_frame, write_splits
 from pipeline.data.rooms.camera import nyu_intrinsics
 from pipeline.data.rooms.lighting import Illumination, illuminate
@@ -130,7 +130,7 @@ def _splits(tasks: list[SceneTask], test_fraction: float, seed: int) -> dict[str
 
 def _rendered(tasks: list[SceneTask], workers: int | None) -> Iterator[list[PackedFrame]]:
     """The packed frames of each task in order, at most two scenes a worker ahead of the reader."""
-    workers = min(workers or _cores(), len(tasks))
+    workers = min(workers or cores(), len(tasks))
     if workers == 1:
         yield from map(render_scene, tasks)
         return
@@ -156,10 +156,6 @@ def _rendered(tasks: list[SceneTask], workers: int | None) -> Iterator[list[Pack
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _leave_interrupts_to_parent() -> None:
