@@ -183,7 +183,7 @@ def test_a_clone_without_the_first_version_of_the_rooms_is_told_so_in_one_line(
 def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
     done = bench("trakcing")
     assert done.returncode == 2
-    assert "there is no benchmark 'trakcing'; there is tracking" in done.stderr
+    assert "there is no benchmark 'trakcing'; there is data, tracking" in done.stderr
 
 
 @pytest.mark.parametrize(
