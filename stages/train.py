@@ -14,7 +14,6 @@ if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
     start_sender()  # it imports MLflow while the imports below go on here
 
 import torch
-import yaml
 
 from pipeline import paths
 from pipeline.data.augment import Augmentation
@@ -22,10 +21,11 @@ from pipeline.data.batches import Batches
 from pipeline.data.shards import ShardSet, read_index, verify_shards
 from pipeline.environment import describe_environment
 from pipeline.errors import reported_to_user
-from pipeline.files import sha256_of, write_json
+from pipeline.files import write_json
 from pipeline.model.losses import DepthLoss
 from pipeline.model.network import build_network
-from pipeline.params import WHERE_COMPUTED, Params, flatten, load_params
+from pipeline.params import Params, load_params
+from pipeline.stage_key import stage_key
 from pipeline.tracking.pictures import SamplePictures
 from pipeline.training.device import choose_bf16, claim_device, largest_fitting, memory_shortage_told
 from pipeline.training.distributed import Ranks, count_devices, is_launched, joined, launch
@@ -34,7 +34,7 @@ from pipeline.training.journal import Journal
 from pipeline.training.loop import TrainingOptions, train
 from pipeline.training.outputs import OutputFiles
 from pipeline.training.recorder import Recorder
-from pipeline.training.resume import StateFolder, claimed_folder, state_key
+from pipeline.training.resume import StateFolder, claimed_folder
 from pipeline.training.tracker import NullTracker, Tracker
 
 
@@ -58,20 +58,8 @@ def main() -> None:
 
 
 def state_folder(params: Params) -> Path:
-    """Where the states of this training are kept: under a name that parameters, data and code decide.
-
-    They are those by which DVC tells whether the stage is the same, so dvc.yaml names them.
-    """
-    stage = yaml.safe_load(paths.PIPELINE.read_text(encoding="utf-8"))["stages"]["train"]
-    flat = flatten(params.model_dump())
-    decisive = {
-        key: value
-        for key, value in flat.items()
-        if key not in WHERE_COMPUTED  # a training can be gone on with elsewhere
-        and any(key == name or key.startswith(f"{name}.") for name in stage["params"])
-    }
-    code = {name: sha256_of(Path(name)) for name in stage["deps"] if name.endswith(".py")}
-    key = state_key(params=decisive, data=read_index(paths.SHARDS)["fingerprint"], code=code)
+    """Where the states of this training are kept."""
+    key = stage_key("train", params, data=read_index(paths.SHARDS)["fingerprint"])
     return paths.repository_root() / paths.STATE / "training" / key
 
 

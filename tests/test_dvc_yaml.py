@@ -21,6 +21,9 @@ PLUMBING = {
     "pipeline/params.py",
     "pipeline/paths.py",
     "pipeline/progress.py",
+    "pipeline/ray_cluster.py",
+    "pipeline/stage_key.py",
+    "pipeline/state.py",
     "pipeline/tracking",
     "pipeline/training/tracker.py",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import uuid
@@ -13,6 +14,7 @@ from pipeline.environment import git
 from pipeline.errors import PipelineError
 from pipeline.experiments import files_of, list_experiments
 from pipeline.paths import repository_root
+from pipeline.ray_cluster import connected
 from pipeline.sweeps import clone
 from pipeline.sweeps.queue import State, dvc
 from pipeline.tracking.compare import Result, Results
@@ -72,15 +74,8 @@ class Cluster:
         self._output: dict[str, dict[str, Any]] = {}
         self._pulled: set[str] = set()
         self._adopted: set[str] = set()
-        try:
-            import ray
-        except ImportError:
-            raise PipelineError("--ray needs Ray; install it with: pip install 'depth-pipeline[ray]'") from None
-        self._ray = ray
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise PipelineError(f"no Ray cluster answers at {address}: {str(error).partition('.')[0]}") from error
+        self._open = contextlib.ExitStack()
+        ray = self._ray = self._open.enter_context(connected(address, "--ray"))
         # By value: the machines may have another version of this package, or none.
         ray.cloudpickle.register_pickle_by_value(clone)
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
@@ -92,7 +87,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ray.shutdown()
+        self._open.close()
 
     def submit(self, name: str | None, overrides: Sequence[str]) -> list[str]:
         assert name is not None

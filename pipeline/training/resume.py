@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import pickle
 import random
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,17 +17,11 @@ import numpy as np
 import torch
 
 from pipeline.errors import Diverged
-from pipeline.files import locked, written_whole
+from pipeline.files import written_whole
+from pipeline.state import claimed
 
-KEEP_DAYS = 30
-"""States of trainings that nobody went on with are deleted after so long."""
 _DIGEST_BYTES = 32
 _NEWEST, _BEFORE = "state.pt", "before.pt"
-
-
-def state_key(**parts: Any) -> str:
-    """One name for trainings that would end with the same weights. parts: whatever decides them, as JSON."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
 @contextlib.contextmanager
@@ -40,12 +32,8 @@ def claimed_folder(path: Path) -> Iterator[StateFolder | None]:
     become needless is deleted after the block: what comes after a training can be interrupted too. So is that of a
     training which has diverged, from which nothing leads on.
     """
-    _delete_forgotten(path.parent)
-    path.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(path.with_suffix(".lock"), wait=False))
-        except BlockingIOError:
+    with claimed(path) as is_mine:
+        if not is_mine:
             told = "warning: another process makes the same training, so this one is not kept to be resumed"
             print(told, file=sys.stderr)
             yield None
@@ -95,14 +83,6 @@ class StateFolder:
         if newest.is_file():
             newest.replace(self._folder / _BEFORE)
         coming.replace(newest)
-
-
-def _delete_forgotten(states: Path) -> None:
-    oldest = time.time() - KEEP_DAYS * 86_400
-    for path in states.iterdir() if states.is_dir() else ():
-        with contextlib.suppress(OSError):  # another process may delete it too
-            if path.stat().st_mtime < oldest:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _read(path: Path) -> dict[str, Any]:

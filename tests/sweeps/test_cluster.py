@@ -21,7 +21,7 @@ SPACE = {"loss.ssim_weight": Range(0.0, 1.0)}
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a cluster with two nodes of one processor each."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-ray.lock")
+    pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-cluster.lock")
     from ray.cluster_utils import Cluster as LocalCluster
 
     # Clones and their cache go with the test; Ray's sockets need a short path.

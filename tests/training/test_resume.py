@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.state import KEEP_DAYS
 from pipeline.training.resume import (
-    KEEP_DAYS,
     StateFolder,
     claimed_folder,
     frozen,
     random_states,
     set_random_states,
-    state_key,
 )
 
 CPU = torch.device("cpu")
@@ -125,17 +124,6 @@ def test_states_that_nobody_went_on_with_are_deleted_in_the_end(folder: StateFol
         pass
     assert not forgotten.exists()
     assert young.is_dir() and folder.load() is not None
-
-
-def test_the_key_changes_with_any_part_and_not_with_their_order() -> None:
-    key = state_key(params={"seed": 0, "w": 0.5}, data="d", code={"a.py": "1"})
-    assert key == state_key(code={"a.py": "1"}, data="d", params={"w": 0.5, "seed": 0})
-    others = [
-        state_key(params={"seed": 1, "w": 0.5}, data="d", code={"a.py": "1"}),
-        state_key(params={"seed": 0, "w": 0.5}, data="e", code={"a.py": "1"}),
-        state_key(params={"seed": 0, "w": 0.5}, data="d", code={"a.py": "2"}),
-    ]
-    assert len({key, *others}) == 4
 
 
 def test_every_generator_goes_on_where_it_was(folder: StateFolder) -> None:
