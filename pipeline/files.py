@@ -61,7 +61,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Readable, diffable JSON. NaN and infinity are refused: they are not JSON."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    with written_whole(path) as partial, partial.open("w", encoding="utf-8") as handle:
+        # Piece by piece: of the index of 100,000 frames the whole text would take 200 MB on its way.
+        json.dump(content, handle, indent=2, ensure_ascii=False, allow_nan=False)
+        handle.write("\n")
 
 
 def read_json(path: Path) -> Any:

@@ -7,6 +7,7 @@ training something else. Meanings, units and ranges of the keys are told in para
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +25,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
-WHERE_COMPUTED = ("train.device", "train.devices", "train.resident", "evaluate.device")
+WHERE_COMPUTED = ("preprocess.cluster", "train.device", "train.devices", "train.resident", "evaluate.device")
 """Parameters that say where something is computed, not what comes of it."""
 
 
@@ -33,6 +34,14 @@ def _devices(value: Any) -> int | str:
     if value == "auto" or (type(value) is int and value >= 1):
         return value
     raise ValueError(f"it is {value!r}; it should be auto or a whole number of at least 1")
+
+
+def _cluster(value: Any) -> str:
+    if isinstance(value, str) and (value in ("local", "auto") or re.fullmatch(r"\S+:\d+", value)):
+        return value
+    raise ValueError(
+        f"it is {value!r}; it should be local, the HOST:PORT of a Ray cluster, or auto on a machine of it"
+    )
 
 
 class Section(BaseModel):
@@ -58,6 +67,8 @@ class File(Section):
 
 class Folder(Section):
     list: str | None
+    test_list: str | None
+    root: str | None
     depth_scale: Positive
 
 
@@ -83,7 +94,7 @@ class Fetch(Section):
         if self.source == "file" and not self.file.labeled:
             raise ValueError("source is file, so file.labeled must name the labelled .mat file")
         if self.source == "folder" and not self.folder.list:
-            raise ValueError("source is folder, so folder.list must name a CSV with rgb,depth,split,scene")
+            raise ValueError("source is folder, so folder.list must name a list of images")
         if self.source == "nyu_raw" and not self.nyu_raw.directory:
             raise ValueError("source is nyu_raw, so nyu_raw.directory must name the folder of the raw sequences")
         if self.nyu_raw.splits and not self.nyu_raw.labeled:
@@ -98,6 +109,7 @@ class Preprocess(Section):
     border: Annotated[int, Field(ge=0, le=64)]
     split: Literal["official", "all"]
     val_fraction: Annotated[float, Field(ge=0, le=0.5)]
+    cluster: Annotated[str, PlainValidator(_cluster)]
 
 
 class Augment(Section):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline import paths
 from pipeline.data.download import NYU_LABELED, NYU_SPLITS, download
-from pipeline.data.folder import write_list
+from pipeline.data.lists import write_list
 from pipeline.data.nyu import NyuFile, read_splits
 from pipeline.data.raw_sequences import location_of, write_pairs
 from pipeline.data.rooms import render_rooms
@@ -28,8 +28,7 @@ def main() -> None:
     with stage_run("fetch", params.model_dump()):
         paths.RAW.mkdir(parents=True, exist_ok=True)
         FETCHERS[fetch.source](fetch)
-        depth_scale = fetch.folder.depth_scale if fetch.source == "folder" else None
-        describe_source(paths.RAW_SOURCE, fetch.source, depth_scale)
+        describe_source(paths.RAW_SOURCE, fetch.source)
 
 
 def fetch_rooms(fetch: Fetch) -> None:
@@ -62,7 +61,15 @@ def own_files(section: str, labeled_text: str, splits_text: str | None) -> tuple
 
 
 def fetch_folder(fetch: Fetch) -> None:
-    write_list(own_path(str(fetch.folder.list)), paths.RAW_FOLDER_LIST)
+    folder = fetch.folder
+    write_list(
+        own_path(str(folder.list)),
+        paths.RAW_FOLDER_LIST,
+        problems=paths.repository_root() / paths.STATE / "fetch" / "problems.csv",
+        test_list=own_path(folder.test_list) if folder.test_list else None,
+        root=own_path(folder.root) if folder.root else None,
+        depth_scale=folder.depth_scale,
+    )
 
 
 def fetch_nyu_raw(fetch: Fetch) -> None:

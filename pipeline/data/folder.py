@@ -1,101 +1,74 @@
-"""RGB-D frames of one's own: an image and a 16-bit depth PNG a frame, listed in a CSV."""
+"""RGB-D frames of one's own: an image and a depth image a frame, in the list that the fetch stage wrote."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import hashlib
+import io
 import os
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from pipeline.data.frames import Frames
 from pipeline.errors import PipelineError
-from pipeline.files import sha256_of, written_whole
 
 SPLITS = ("train", "val", "test")
-REQUIRED_COLUMNS = ("rgb", "depth", "split", "scene")
-OPTIONAL_COLUMNS = ("scene_type", "sha256")
 
 
 class FolderRow(NamedTuple):
-    """One frame of the list."""
+    """One frame of the written list. Its fields are the columns."""
 
-    line: int
-    """Line of the CSV on which it stands, counted from 1 as editors do"""
-    rgb: Path
-    depth: Path
+    # Text, not `Path`, of which 100,000 would take 60 MB.
+    rgb: str
+    """absolute path"""
+    depth: str
+    """absolute path"""
     split: str
     scene: str
     scene_type: str
-
-
-class _Problem(NamedTuple):
+    depth_scale: float
+    """units of the depth image per metre"""
+    list: str
+    """the user's list, for error messages"""
     line: int
-    text: str
-
-
-def check_folder(csv_path: Path) -> list[FolderRow]:
-    """The rows of a list whose every image has been looked at.
-
-    Raises one `PipelineError` that names the line, the file and what is wrong for the first problem, and
-    says how many more there are.
-    """
-    rows, problems = _parse(csv_path)
-    problems += [*_image_problems(rows), *_list_problems(rows)]
-    _refuse(csv_path, problems)
-    for split in ("train", "test"):
-        if not any(row.split == split for row in rows):
-            raise PipelineError(f"{csv_path} has no {split} rows; train and test need at least one frame each")
-    return rows
-
-
-def write_list(csv_path: Path, target: Path) -> None:
-    """Check a list and write it to `target` with absolute paths and a hash of each frame's two files.
-
-    The images stay where they are; the hashes make the written list change when one of them does.
-    """
-    rows = check_folder(csv_path)
-    with written_whole(target) as partial, partial.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow([*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS])
-        for row in tqdm(rows, desc="hash images", unit="frame"):
-            both = sha256_of(row.rgb) + sha256_of(row.depth)
-            writer.writerow([*row[1:], hashlib.sha256(both.encode()).hexdigest()])
+    """its line there, counted from 1 as editors do"""
+    sha256: str
+    """of both files, as `hash_of` makes it"""
 
 
 class FolderFrames:
-    """Context manager over the frames of a list that `write_list` wrote; a `FrameSource`.
+    """Context manager over the frames of a list that the fetch stage wrote; a `RandomAccess` source.
 
-    `depth_scale` is how many units of the depth PNG make one metre, 1000 for millimetres; 0 is missing.
+    0 in a depth image is missing.
     """
 
     slab_frames = 1
 
-    def __init__(self, list_path: Path, depth_scale: float) -> None:
+    def __init__(self, list_path: Path) -> None:
         self._list_path = list_path
-        self._depth_scale = depth_scale
 
     def __enter__(self) -> Self:
-        self._rows, problems = _parse(self._list_path)
-        _refuse(self._list_path, problems)
+        self._rows = list(_rows(self._list_path))
         if not self._rows:
-            raise PipelineError(f"{self._list_path} lists no frames")
+            raise PipelineError(f"{self._list_path} lists no frames; run the fetch stage again")
         self.scenes = [row.scene for row in self._rows]
         self.scene_types = [row.scene_type for row in self._rows]
-        root = os.path.commonpath([row.rgb.parent for row in self._rows])
-        self.names = [row.rgb.relative_to(root).as_posix() for row in self._rows]
+        root = os.path.commonpath([os.path.dirname(row.rgb) for row in self._rows])  # noqa: PTH120
+        self.names = [os.path.relpath(row.rgb, root) for row in self._rows]
         self.splits = {
             split: [index for index, row in enumerate(self._rows) if row.split == split] for split in SPLITS
         }
-        _, (width, height) = _header(self._rows[0].rgb)
-        self.size = (height, width)
+        first = self._rows[0]
+        with told_with_line(first), opened_image(first.rgb, read_bytes(first.rgb)) as image:
+            self.size = (image.height, image.width)
         return self
 
     def __exit__(
@@ -108,166 +81,98 @@ class FolderFrames:
 
     def read(self, start: int, stop: int) -> Frames:
         """Frames `start` to `stop` (exclusive). There is no second depth map, so raw is the same array."""
-        rows = self._rows[start:stop]
-        rgb_u8 = np.stack([self._of_one_size(row.rgb, _read_rgb(row.rgb)) for row in rows])
-        units = np.stack([self._of_one_size(row.depth, _read_depth(row.depth)) for row in rows])
-        depth_m = units.astype(np.float32) / np.float32(self._depth_scale)
+        reader = self.reader(range(start, min(stop, len(self))))
+        frames = [reader.read(index) for index in reader.rows]
+        rgb_u8, depth_m = (np.concatenate([frame[part] for frame in frames]) for part in (0, 1))
         return Frames(rgb_u8, depth_m, depth_m)
 
-    def _of_one_size(self, path: Path, pixels: np.ndarray) -> np.ndarray:
-        if pixels.shape[:2] != self.size:
-            raise PipelineError(
-                f"{path} is {_text(pixels.shape[1::-1])} and no longer {_text(self.size[::-1])}; "
-                "run the fetch stage again"
-            )
-        return pixels
+    def reader(self, indices: Sequence[int]) -> FolderReader:
+        return FolderReader({index: self._rows[index] for index in indices}, self.size)
 
 
-def _parse(csv_path: Path) -> tuple[list[FolderRow], list[_Problem]]:
-    """Rows with all fields given, and what is wrong with the others. No image is opened."""
-    rows, problems = [], []
-    for line, fields in _records(csv_path):
-        missing = [name for name in REQUIRED_COLUMNS if not fields.get(name)]
-        if None in fields:
-            problems.append(_Problem(line, "has more fields than the header"))
-        elif missing:
-            problems.append(_Problem(line, f"{missing[0]} is empty"))
-        elif fields["split"] not in SPLITS:
-            problems.append(_Problem(line, f"split is '{fields['split']}', not one of {', '.join(SPLITS)}"))
-        else:
-            scene = fields["scene"]
-            rows.append(
-                FolderRow(
-                    line,
-                    (csv_path.parent / fields["rgb"]).resolve(),
-                    (csv_path.parent / fields["depth"]).resolve(),
-                    fields["split"],
-                    scene,
-                    fields.get("scene_type") or scene.rsplit("_", 1)[0],
-                )
-            )
-    return rows, problems
+@dataclass(frozen=True)
+class FolderReader:
+    """Decodes some of the frames, wherever the images can be reached; a `FrameReader`."""
+
+    rows: dict[int, FolderRow]
+    """by index of the frame"""
+    size: tuple[int, int]
+    """(height, width) that all must have"""
+
+    def read(self, index: int) -> Frames:
+        """One frame. Raises `PipelineError` with the list's line if it is not as the fetch stage found it."""
+        row = self.rows[index]
+        with told_with_line(row):
+            rgb, depth = read_bytes(row.rgb), read_bytes(row.depth)
+            # A tenth of what decoding takes; shards that were left off and gone on with are of one set of images.
+            if hash_of(rgb, depth) != row.sha256:
+                raise PipelineError(f"{row.rgb} or {row.depth} has changed since; run the fetch stage again")
+            with opened_image(row.rgb, rgb) as image:
+                rgb_u8 = np.array(image.convert("RGB"))
+            with opened_image(row.depth, depth) as image:
+                units = np.array(image)
+            for path, pixels in ((row.rgb, rgb_u8), (row.depth, units)):
+                if pixels.shape[:2] != self.size:
+                    raise PipelineError(f"{path} is {pixels.shape[:2]} pixels, the first frame {self.size}")
+        depth_m = (units.astype(np.float32) / np.float32(row.depth_scale))[None]
+        return Frames(rgb_u8[None], depth_m, depth_m)
 
 
-def _records(csv_path: Path) -> Iterator[tuple[int, dict[str | None, str]]]:
-    """(line, fields by column) of each record; fields beyond the header come under None."""
-    if not csv_path.is_file():
-        raise PipelineError(f"{csv_path} does not exist; name a CSV with the header {','.join(REQUIRED_COLUMNS)}")
+def write_rows(rows: Sequence[FolderRow], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(FolderRow._fields)
+        writer.writerows(rows)
+
+
+def _rows(path: Path) -> Iterator[FolderRow]:
+    if not path.is_file():
+        raise PipelineError(f"{path} does not exist; run the fetch stage first")
     try:
-        # Spreadsheets put a byte-order mark in front.
-        with csv_path.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle, skipinitialspace=True, restval="")
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            _check_header(csv_path, columns)
-            reader.fieldnames = columns
-            for record in reader:
-                yield (
-                    reader.line_num,
-                    {name: value.strip() if isinstance(value, str) else "" for name, value in record.items()},
-                )
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise PipelineError(f"{csv_path} is no UTF-8 text with comma-separated values: {error}") from error
-
-
-def _check_header(csv_path: Path, columns: Sequence[str]) -> None:
-    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
-    if set(REQUIRED_COLUMNS) - set(columns) or set(columns) - set(known) or len(set(columns)) < len(columns):
-        raise PipelineError(
-            f"{csv_path}: the header is '{','.join(columns)}'; it must be '{','.join(REQUIRED_COLUMNS)}', "
-            "with scene_type as a further column if wanted"
-        )
-
-
-def _list_problems(rows: Sequence[FolderRow]) -> Iterator[_Problem]:
-    """Files listed twice, and scenes that stand in two splits: their frames are near copies of each other."""
-    first_line: dict[Path, int] = {}
-    first_of_scene: dict[str, FolderRow] = {}
-    for row in rows:
-        for path in (row.rgb, row.depth):
-            earlier = first_line.setdefault(path, row.line)
-            if earlier != row.line:
-                yield _Problem(row.line, f"{path} is listed already on line {earlier}")
-        first = first_of_scene.setdefault(row.scene, row)
-        if first.split != row.split:
-            yield _Problem(
-                row.line,
-                f"scene '{row.scene}' is in {row.split} here and in {first.split} on line {first.line}; "
-                "a scene belongs to one split",
-            )
-
-
-def _image_problems(rows: Sequence[FolderRow]) -> Iterator[_Problem]:
-    """Images that are missing, of a kind or a size that will not do. Reads their headers only."""
-    expected: tuple[int, int] | None = None
-    for row in tqdm(rows, desc="check images", unit="frame"):
-        try:
-            size = _checked_size(row.rgb, row.depth)
-            expected = expected or size
-            if size != expected:
-                raise PipelineError(
-                    f"{row.rgb} is {_text(size)}, the frames before it {_text(expected)}; "
-                    "all frames must have one size"
-                )
-        except PipelineError as error:
-            yield _Problem(row.line, str(error))
-
-
-def _checked_size(rgb: Path, depth: Path) -> tuple[int, int]:
-    """(width, height) that an 8-bit image and its 16-bit depth map share."""
-    rgb_mode, rgb_size = _header(rgb)
-    depth_mode, depth_size = _header(depth)
-    if rgb_mode.startswith(("I", "F")):
-        raise PipelineError(f"{rgb} has mode {rgb_mode}; rgb must be an image of 8 bits a channel")
-    _require_depth_mode(depth, depth_mode)
-    if rgb_size != depth_size:
-        raise PipelineError(
-            f"{depth} is {_text(depth_size)}, its image {rgb} {_text(rgb_size)}; both must have one size"
-        )
-    return rgb_size
-
-
-def _header(path: Path) -> tuple[str, tuple[int, int]]:
-    """Pillow's mode, and (width, height)."""
-    with _opened(path) as image:
-        return image.mode, image.size
-
-
-def _read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8"""
-    with _opened(path) as image:
-        return np.array(image.convert("RGB"))
-
-
-def _read_depth(path: Path) -> np.ndarray:
-    """(H, W) uint16"""
-    with _opened(path) as image:
-        _require_depth_mode(path, image.mode)
-        return np.array(image)
-
-
-def _require_depth_mode(path: Path, mode: str) -> None:
-    if not mode.startswith("I;16"):
-        raise PipelineError(f"{path} has mode {mode}; depth must be a 16-bit grey PNG")
+        with path.open(newline="", encoding="utf-8") as handle:
+            reader = csv.reader(handle)
+            if next(reader, None) != list(FolderRow._fields):
+                raise ValueError("its columns are others")
+            for rgb, depth, split, scene, kind, scale, listed, line, sha256 in reader:
+                split, scene, kind, listed = (sys.intern(text) for text in (split, scene, kind, listed))
+                yield FolderRow(rgb, depth, split, scene, kind, float(scale), listed, int(line), sha256)
+    except (ValueError, csv.Error) as error:
+        raise PipelineError(f"{path} is damaged ({error}); run the fetch stage again") from error
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Pillow's image, with everything that it raises on a damaged file as a `PipelineError`."""
-    if not path.is_file():
-        raise PipelineError(f"{path} does not exist")
+def told_with_line(row: FolderRow) -> Iterator[None]:
+    """What is wrong with a frame is told with its line in the user's list."""
     try:
-        with Image.open(path) as image:
+        yield
+    except PipelineError as error:
+        raise PipelineError(f"{row.list}, line {row.line}: {error}") from error
+
+
+def hash_of(rgb: bytes, depth: bytes) -> str:
+    """One hash of a frame's two files."""
+    both = hashlib.sha256(rgb).hexdigest() + hashlib.sha256(depth).hexdigest()
+    return hashlib.sha256(both.encode()).hexdigest()
+
+
+def read_bytes(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise PipelineError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PipelineError(f"{path} cannot be read: {reason}") from error
+
+
+@contextlib.contextmanager
+def opened_image(path: str, content: bytes) -> Iterator[Image.Image]:
+    """Pillow's image, with everything that it raises on a damaged file as a `PipelineError`."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
             yield image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PipelineError(f"{path} cannot be read as an image: {error}") from error
-
-
-def _text(width_height: Sequence[int]) -> str:
-    return "{} x {}".format(*width_height)
-
-
-def _refuse(csv_path: Path, problems: Sequence[_Problem]) -> None:
-    if problems:
-        first = min(problems)
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise PipelineError(f"{csv_path}, line {first.line}: {first.text}{more}")
+    except (PipelineError, MemoryError):
+        raise
+    except Exception as error:  # its readers of damaged files raise nearly anything
+        reason = "it is no image" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise PipelineError(f"{path} cannot be read as an image: {reason}") from error

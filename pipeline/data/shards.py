@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,13 +49,34 @@ class ShardFrame:
     """0 for the clean frame, 1 and up for its augmented copies"""
 
 
+def shard_capacity(size: tuple[int, int]) -> int:
+    """How many frames of (height, width) a shard holds."""
+    height, width = size
+    return max(1, (SHARD_BYTES - HEADER_BYTES) // (height * width * 5))
+
+
+def shard_name(split: str, number: int) -> str:
+    return f"{split}-{number:05d}.safetensors"
+
+
+def save_shard(path: Path, rgb_u8: Tensor, depth_mm: Tensor) -> dict[str, Any]:
+    """Write a shard; return its entry in the index."""
+    with written_whole(path) as partial:
+        save_file({"rgb_u8": rgb_u8, "depth_mm": depth_mm}, partial)
+    return shard_entry(path, len(rgb_u8))
+
+
+def shard_entry(path: Path, frames: int) -> dict[str, Any]:
+    return {"file": path.name, "frames": frames, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
 class _SplitWriter:
     """Collects the frames of one split and writes a shard whenever the next frame would exceed the limit."""
 
     def __init__(self, folder: Path, split: str, size: tuple[int, int]) -> None:
         height, width = size
         self._folder, self._split = folder, split
-        capacity = max(1, (SHARD_BYTES - HEADER_BYTES) // (height * width * 5))
+        capacity = shard_capacity(size)
         self._rgb_u8 = torch.empty((capacity, 3, height, width), dtype=torch.uint8)
         self._depth_mm = torch.empty((capacity, 1, height, width), dtype=torch.int16)
         self._filled = 0
@@ -73,18 +94,8 @@ class _SplitWriter:
     def flush(self) -> None:
         if self._filled == 0:
             return
-        path = self._folder / f"{self._split}-{len(self.shards):05d}.safetensors"
-        tensors = {"rgb_u8": self._rgb_u8[: self._filled], "depth_mm": self._depth_mm[: self._filled]}
-        with written_whole(path) as partial:
-            save_file(tensors, partial)
-        self.shards.append(
-            {
-                "file": path.name,
-                "frames": self._filled,
-                "bytes": path.stat().st_size,
-                "sha256": sha256_of(path),
-            }
-        )
+        path = self._folder / shard_name(self._split, len(self.shards))
+        self.shards.append(save_shard(path, self._rgb_u8[: self._filled], self._depth_mm[: self._filled]))
         self._filled = 0
 
 
@@ -109,10 +120,7 @@ def write_shards(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
-    if 2 * border >= min(source.size):
-        raise PipelineError(
-            f"preprocess.border is {border}, which leaves nothing of frames of {source.size} pixels"
-        )
+    check_border(border, source.size)
     # A frame can belong to two splits: when every frame is trained on, the test frames are too.
     memberships: dict[int, list[str]] = {}
     for split in SPLITS:
@@ -126,7 +134,10 @@ def write_shards(
         rgb, depth_mm = _training_tensors(frames, size, border)
         copied = [augmentation is not None and "train" in memberships[index] for index in indices]
         return [
-            (index, list(_variants(rgb[[at]], depth_mm[[at]], augmentation, copies * copied[at], seed, index)))
+            (
+                index,
+                list(_stored(rgb[[at]], depth_mm[[at]], range(1 + copies * copied[at]), augmentation, seed, index)),
+            )
             for at, index in enumerate(indices)
         ]
 
@@ -142,23 +153,53 @@ def write_shards(
             progress.update(len(slab))
         for writer in writers.values():
             writer.flush()
+    write_index(
+        folder,
+        {split: writer.shards for split, writer in writers.items()},
+        {split: writer.frames for split, writer in writers.items()},
+        size=size,
+        border=border,
+        source_size=source.size,
+        facts=facts,
+    )
+
+
+def check_border(border: int, source_size: tuple[int, int]) -> None:
+    if 2 * border >= min(source_size):
+        raise PipelineError(
+            f"preprocess.border is {border}, which leaves nothing of frames of {source_size} pixels"
+        )
+
+
+def write_index(
+    folder: Path,
+    shards: Mapping[str, list[dict[str, Any]]],
+    frames: Mapping[str, Iterable[ShardFrame]],
+    *,
+    size: tuple[int, int],
+    border: int,
+    source_size: tuple[int, int],
+    facts: dict[str, Any],
+) -> None:
+    """Write the index of a set of shards; shards and frames by split, in their order."""
     height, width = size
+    contents = {split: [asdict(frame) for frame in frames[split]] for split in SPLITS}
     write_json(
         folder / INDEX,
         {
             **facts,
             "height": height,
             "width": width,
-            "border": math.ceil(max(border * new / old for new, old in zip(size, source.size, strict=True))),
-            "fingerprint": _fingerprint(shard for writer in writers.values() for shard in writer.shards),
+            "border": math.ceil(max(border * new / old for new, old in zip(size, source_size, strict=True))),
+            "fingerprint": _fingerprint(shard for split in SPLITS for shard in shards[split]),
             "splits": {
                 split: {
-                    "frames": len(writer.frames),
-                    "scenes": len({frame.scene for frame in writer.frames}),
-                    "shards": writer.shards,
-                    "contents": [asdict(frame) for frame in writer.frames],
+                    "frames": len(contents[split]),
+                    "scenes": len({frame["scene"] for frame in contents[split]}),
+                    "shards": shards[split],
+                    "contents": contents[split],
                 }
-                for split, writer in writers.items()
+                for split in SPLITS
             },
         },
     )
@@ -176,22 +217,40 @@ def _nothing_partial(folder: Path) -> Iterator[None]:
         raise
 
 
+def frame_copies(
+    frame: Frames,
+    index: int,
+    copies: Iterable[int],
+    *,
+    size: tuple[int, int],
+    border: int,
+    augmentation: Augmentation | None,
+    seed: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(3, h, w) uint8 and (1, h, w) int16 mm of some copies of one frame, whose number in the source is `index`."""
+    yield from _stored(*_training_tensors(frame, size, border), copies, augmentation, seed, index)
+
+
+def _stored(
+    rgb: Tensor, depth_mm: Tensor, copies: Iterable[int], augmentation: Augmentation | None, seed: int, index: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(3, h, w) uint8 and (1, h, w) int16 mm of a frame's copies, drawn from seed, frame and copy alone.
+
+    `rgb` (1, 3, h, w) in [0, 1] and `depth_mm` (1, 1, h, w) are the frame; copy 0 is itself.
+    """
+    for copy in copies:
+        if copy == 0:
+            yield to_u8(rgb[0]), depth_mm[0]
+        else:
+            assert augmentation is not None
+            generator = torch.Generator().manual_seed(seed_from(seed, index, copy))
+            copy_rgb, copy_mm = augmentation(rgb, depth_mm, generator)
+            yield to_u8(copy_rgb[0]), copy_mm[0]
+
+
 def _training_tensors(frames: Frames, size: tuple[int, int], border: int) -> tuple[Tensor, Tensor]:
     """RGB (n, 3, h, w) in [0, 1] and int16 millimetres (n, 1, h, w) of frames at their own resolution."""
     return training_rgb(frames.rgb_u8, size, border), to_millimetres(training_depth(frames.depth_m, size, border))
-
-
-def _variants(
-    rgb: Tensor, depth_mm: Tensor, augmentation: Augmentation | None, copies: int, seed: int, index: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One frame (1, 3, h, w) and its copies as they are stored."""
-    yield to_u8(rgb[0]), depth_mm[0]
-    if augmentation is None:
-        return
-    for copy in range(1, copies + 1):
-        generator = torch.Generator().manual_seed(seed_from(seed, index, copy))
-        copy_rgb, copy_mm = augmentation(rgb, depth_mm, generator)
-        yield to_u8(copy_rgb[0]), copy_mm[0]
 
 
 def _fingerprint(shards: Iterable[dict[str, Any]]) -> str:

@@ -25,9 +25,9 @@ class OpenSource:
     """0-based frame indices of `train`, `test` and, where the source says so itself, `val`"""
 
 
-def describe_source(path: Path, kind: str, depth_scale: float | None = None) -> None:
+def describe_source(path: Path, kind: str) -> None:
     """Write the note by which `open_source` knows what lies beside it."""
-    write_json(path, {"source": kind, "depth_scale": depth_scale})
+    write_json(path, {"source": kind})
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def open_source(raw: Path, *, raw_depth: bool = True, stored_order: bool = False
         raise PipelineError(f"{note_path} does not exist; run the fetch stage first")
     note = read_json(note_path)
     if note["source"] == "folder":
-        with FolderFrames(raw / paths.RAW_FOLDER_LIST.name, note["depth_scale"]) as folder:
+        with FolderFrames(raw / paths.RAW_FOLDER_LIST.name) as folder:
             yield OpenSource("folder", folder, folder.splits)
     elif note["source"] == "nyu_raw":
         with RawSequences(raw / paths.RAW_PAIRS.name) as sequences:
