@@ -45,7 +45,13 @@ def test_the_committed_parameters_are_those_of_the_original_work() -> None:
         ),
         (r"source: rooms", "source: romms", "fetch.source is 'romms'; it should be 'rooms', 'nyu_v2', 'file',"),
         (r"source: rooms", "source: file", "file.labeled must name the labelled .mat file"),
-        (r"source: rooms", "source: folder", "folder.list must name a CSV"),
+        (r"source: rooms", "source: folder", "folder.list must name a list of images"),
+        (
+            r"cluster: local",
+            "cluster: locla",
+            "preprocess.cluster: it is 'locla'; it should be local, the",
+        ),
+        (r"cluster: local", "cluster: 6379", "preprocess.cluster: it is 6379; it should be local, the HOST"),
         (r"source: rooms", "source: nyu_raw", "nyu_raw.directory must name the folder of the raw sequences"),
         (
             r"splits: null( +# path of its splits.mat.*\n    test_fraction)",

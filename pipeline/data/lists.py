@@ -9,6 +9,7 @@ The first line tells which it is. Only a header names splits: a list without is 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -94,7 +95,8 @@ def write_list(
     Raises one `PipelineError` that names the line, the file and what is wrong for the first problem, and says how
     many more there are; the file `problems` then lists them all.
     """
-    problems.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # told below, if there is something to write
+        problems.unlink()
     paths = [list_path] if test_list is None else [list_path, test_list]
     rows: list[_Listed] = []
     wrong: list[Problem] = []

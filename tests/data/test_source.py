@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.folder import write_list
+from pipeline.data.lists import write_list
 from pipeline.data.nyu import NyuWriter, pack_frame, write_splits
 from pipeline.data.source import describe_source, open_source
 from pipeline.errors import PipelineError
@@ -51,8 +51,8 @@ def test_a_list_of_images_is_opened_with_its_depth_scale_and_its_own_validation_
         rows.append(f"{index}.png,{index}_depth.png,{split},study_{index}")
     (images / "list.csv").write_text("\n".join(rows), encoding="utf-8")
     raw.mkdir()
-    write_list(images / "list.csv", raw / "frames.csv")
-    describe_source(raw / "source.json", "folder", depth_scale=5000.0)
+    write_list(images / "list.csv", raw / "frames.csv", problems=tmp_path / "problems.csv", depth_scale=5000.0)
+    describe_source(raw / "source.json", "folder")
     with open_source(raw) as source:
         frames = source.frames.read(0, FRAMES)
         assert source.kind == "folder"

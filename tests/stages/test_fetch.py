@@ -120,6 +120,31 @@ def test_images_of_ones_own_are_listed_and_stay_where_they_are(root: Path) -> No
     np.testing.assert_allclose(frames.depth_m, DEPTH_MM / 2000, rtol=1e-6)
 
 
+def test_a_list_for_training_and_one_for_testing_count_from_a_folder_elsewhere(root: Path) -> None:
+    for index, scene in enumerate(["attic_0001_out", "attic_0001_out", "hall_0002_out", "test"]):
+        folder = root / "images" / scene
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RGB_U8[index]).save(folder / f"{index}.jpg")
+        Image.fromarray(DEPTH_MM[index]).save(folder / f"{index}.png")
+    (root / "lists").mkdir()
+    lines = [f"attic_0001_out/{n}.jpg,attic_0001_out/{n}.png" for n in (0, 1)]
+    (root / "lists/train.csv").write_text("\n".join([*lines, "hall_0002_out/2.jpg,hall_0002_out/2.png"]))
+    (root / "lists/test.csv").write_text("test/3.jpg,test/3.png")
+    run("folder", list="lists/train.csv", test_list="lists/test.csv", root="images")
+    with open_source(RAW) as source:
+        assert source.splits == {"train": [0, 1, 2], "val": [], "test": [3]}
+        assert source.frames.scenes == ["attic_0001", "attic_0001", "hall_0002", "test"]
+
+
+def test_problems_of_a_list_are_kept_at_the_repositorys_root(root: Path) -> None:
+    (root / "list.csv").write_text("rgb,depth,split,scene\na.png,b.png,train,x\nc.png,d.png,test,y\n")
+    kept = root / ".state" / "fetch" / "problems.csv"
+    with pytest.raises(PipelineError, match=rf"a\.png does not exist \(and 3 more\); {kept} lists all"):
+        run("folder", list="list.csv")
+    assert len(kept.read_text(encoding="utf-8").splitlines()) == 5
+    assert not list(RAW.iterdir())
+
+
 def test_a_missing_list_is_named(root: Path) -> None:
     with pytest.raises(PipelineError, match=r"nowhere\.csv does not exist"):
         run("folder", list="nowhere.csv")
