@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 from pipeline.errors import PipelineError
+
+CONNECT_S = 10.0
 
 
 @contextlib.contextmanager
@@ -23,6 +26,8 @@ def connected(address: str, asked_by: str, **options: Any) -> Iterator[Any]:
         raise PipelineError(
             f"{asked_by} needs Ray; install it with: pip install 'depth-pipeline[cluster]'"
         ) from None
+    if ":" in address:
+        _refuse_silence(address, asked_by)
     # Ray's own handler leaves with another status and without a word.
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -36,3 +41,13 @@ def connected(address: str, asked_by: str, **options: Any) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _refuse_silence(address: str, asked_by: str) -> None:
+    """Ray itself goes on asking for minutes where nobody answers."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise PipelineError(f"{asked_by}: no Ray cluster answers at {address}: {reason}") from error

@@ -109,15 +109,14 @@ class ShardJob:
         return rgb_u8, depth_mm
 
 
+Done = Callable[[ShardJob], None]
 Advance = Callable[[int], None]
 
 
 class Workers(Protocol):
     """Those who do the jobs."""
 
-    def do(
-        self, jobs: Iterator[ShardJob], work: WorkFolder, done: Callable[[ShardJob], None], advance: Advance
-    ) -> None:
+    def do(self, jobs: Iterator[ShardJob], work: WorkFolder, done: Done, advance: Advance) -> None:
         """Do all jobs, each into the work folder, and tell of each that is done.
 
         advance: is told now and then how many frames of unfinished shards are done, where that can be known.

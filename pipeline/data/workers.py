@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from pipeline.data.shard_jobs import Advance, ShardJob, Workers, WorkFolder
+from pipeline.data.shard_jobs import Advance, Done, ShardJob, Workers, WorkFolder
 from pipeline.data.shards import shard_entry
 from pipeline.errors import PipelineError
 from pipeline.files import written_whole
@@ -48,9 +48,7 @@ class LocalWorkers:
     def __init__(self, processes: int) -> None:
         self._processes = processes
 
-    def do(
-        self, jobs: Iterator[ShardJob], work: WorkFolder, done: Callable[[ShardJob], None], advance: Advance
-    ) -> None:
+    def do(self, jobs: Iterator[ShardJob], work: WorkFolder, done: Done, advance: Advance) -> None:
         tries: Counter[str] = Counter()
         while True:
             with _Pool(self._processes, work) as pool:
@@ -94,7 +92,7 @@ class _Pool:
         self._board[-1] = 1
         self._pool.shutdown(cancel_futures=True)
 
-    def do(self, jobs: Iterator[ShardJob], done: Callable[[ShardJob], None], advance: Advance) -> list[ShardJob]:
+    def do(self, jobs: Iterator[ShardJob], done: Done, advance: Advance) -> list[ShardJob]:
         """Do the jobs, one a process at a time. Returns those to do again: a process has ended before its time."""
         flying: dict[Future[None], tuple[ShardJob, int]] = {}
         while True:
@@ -174,9 +172,7 @@ class ClusterWorkers:
     def __init__(self, address: str) -> None:
         self._address = address
 
-    def do(
-        self, jobs: Iterator[ShardJob], work: WorkFolder, done: Callable[[ShardJob], None], advance: Advance
-    ) -> None:
+    def do(self, jobs: Iterator[ShardJob], work: WorkFolder, done: Done, advance: Advance) -> None:
         code = {"py_modules": [str(PACKAGE)]}
         with connected(self._address, "preprocess.cluster", runtime_env=code) as ray:
             task = ray.remote(_shard_file).options(
