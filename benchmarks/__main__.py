@@ -20,6 +20,7 @@ SUBJECTS = {
     "start": "seconds from the start of the train stage to its first step (1 minute)",
     "gpu100": "100 epochs of 795 frames at 240 x 320 on a GPU",
     "predict": "speed of prediction against two networks of MobileNetV2's size (5 minutes)",
+    "folder": "preprocessing of folders: memory by the number of images, and speed (2 minutes)",
     "memory": "peak memory of a training, frames kept or streamed, by their number (4 minutes)",
 }
 """Name of the module here -> what it measures."""

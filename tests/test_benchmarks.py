@@ -180,6 +180,20 @@ def test_a_clone_without_the_first_version_of_the_rooms_is_told_so_in_one_line(
         rooms.measure(quick=True)
 
 
+def test_preprocessing_of_folders_is_measured_with_all_its_processes(tmp_path: Path) -> None:
+    done = bench("folder", "--quick", "--out", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    rows = {
+        row["name"]: row for row in json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["entries"]
+    }
+    assert {name: row["limit"] for name, row in rows.items()} == {"folder.memory": 5.0, "folder.frames": None}
+    details = rows["folder.memory"]["details"]
+    few_mb, many_mb = details["peak_mb_60"], details["peak_mb_240"]
+    assert min(few_mb, many_mb) > 200, "two processes and the one that starts them have PyTorch"
+    assert rows["folder.memory"]["value"] == pytest.approx(100 * (many_mb / few_mb - 1))
+    assert all(details[name] > 0 for name in details)
+
+
 def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
     done = bench("trakcing")
     assert done.returncode == 2

@@ -232,7 +232,7 @@ def _header_records(path: Path, lines: list[str]) -> Iterator[tuple[int, dict[st
 def _check_header(path: Path, columns: Sequence[str]) -> None:
     known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
     if set(REQUIRED_COLUMNS) - set(columns) or set(columns) - set(known) or len(set(columns)) < len(columns):
-        shown = ",".join(columns)
+        shown = " ".join(",".join(columns).split())
         raise PipelineError(
             f"{path}: the header is '{shown if len(shown) < 200 else shown[:200] + '…'}'; it must be "
             f"'{','.join(REQUIRED_COLUMNS)}', with scene_type as a further column if wanted; or there is none, and "
@@ -380,7 +380,8 @@ def _refuse(problems: list[Problem], target: Path, first_list: str, rows: Sequen
         told = f"; they could not be listed in {target}: {error.strerror}" if more else ""
     images = {row.rgb for row in rows}
     missing = {problem.file for problem in problems if problem.reason == "does not exist"}
-    hint = (
-        "; no image is there: fetch.folder.root names the folder that paths count from" if images <= missing else ""
-    )
-    raise PipelineError(f"{problems[0]}{more}{told}{hint if images else ''}")
+    hint = ""
+    if images and images <= missing:
+        hint = "; no image is there: fetch.folder.root names the folder that paths count from"
+    first = " ".join(str(problems[0]).split())  # a quoted name can have line ends
+    raise PipelineError(f"{first}{more}{told}{hint}")

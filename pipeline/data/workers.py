@@ -39,7 +39,9 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 def workers_at(cluster: str) -> Workers:
     """cluster: `local`, or the address of a Ray cluster."""
-    return LocalWorkers(len(os.sched_getaffinity(0))) if cluster == "local" else ClusterWorkers(cluster)
+    if cluster != "local":
+        return ClusterWorkers(cluster)
+    return LocalWorkers(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 class LocalWorkers:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data.folder import FolderFrames
@@ -473,3 +475,53 @@ def test_a_list_without_a_needed_split_is_an_error(images: Path, split: str) -> 
 
 def test_a_list_without_rows_is_an_error(tmp_path: Path) -> None:
     assert "has no train rows" in problem(write_csv(tmp_path / "list.csv"))
+
+
+def is_told_in_one_line(listed: Path) -> None:
+    """Either all is well, or there is one line."""
+    try:
+        frames = fetched(listed)
+    except PipelineError as error:
+        assert "\n" not in str(error)
+        return
+    with FolderFrames(frames) as source:
+        try:
+            assert np.isfinite(source.read(0, len(source)).depth_m).all()
+        except PipelineError as error:
+            assert "\n" not in str(error)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM"]),
+    cuts=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=8)), min_size=1, max_size=4),
+)
+def test_whatever_happens_to_an_image_is_told_in_one_line_or_makes_no_difference(
+    images: Path, kind: str, cuts: list[tuple[float, bytes]]
+) -> None:
+    Image.open(images / "b.png").save(images / "mutated", kind)
+    content = bytearray((images / "mutated").read_bytes())
+    for place, new in cuts:
+        start = int(place * len(content))
+        content[start : start + max(1, len(new))] = new
+    for row in (["mutated", "b_depth.png", "train", "x"], ["b.png", "mutated", "train", "x"]):
+        (images / "mutated").write_bytes(content)
+        is_told_in_one_line(write_csv(images / "fuzz.csv", row, row_of("c", "test", "z")))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.one_of(
+        st.binary(max_size=80),
+        st.lists(
+            st.lists(st.sampled_from(["rgb", "a.png", "None", "", '"', "\0", "..", "/", "a_depth.png", "x/b.png"])),
+            max_size=5,
+        ).map(lambda rows: "\n".join(",".join(row) for row in rows).encode()),
+        st.lists(st.sampled_from(["a.png b.png 1", "/x/a.png None 1", "a.png", "\x0b", "é.png è.png"])).map(
+            lambda rows: "\r\n".join(rows).encode()
+        ),
+    )
+)
+def test_whatever_stands_in_a_list_is_told_in_one_line(images: Path, content: bytes) -> None:
+    (images / "fuzz.csv").write_bytes(content)
+    is_told_in_one_line(images / "fuzz.csv")
