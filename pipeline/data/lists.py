@@ -46,7 +46,8 @@ class Problem(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.list}, line {self.line}: {self.file} {self.reason}".replace(":  ", ": ")
+        told = f"{self.file} {self.reason}" if self.file else self.reason
+        return f"{self.list}, line {self.line}: {told}"
 
 
 class _Listed(NamedTuple):
