@@ -14,9 +14,10 @@ from pipeline import paths
 from pipeline.data.download import NYU_LABELED, NYU_SPLITS, download
 from pipeline.data.lists import write_list
 from pipeline.data.nyu import NyuFile, read_splits
-from pipeline.data.raw_sequences import location_of, write_pairs
+from pipeline.data.raw_sequences import write_pairs
 from pipeline.data.rooms import render_rooms
 from pipeline.data.source import describe_source
+from pipeline.data.splits import location_of
 from pipeline.errors import PipelineError, reported_to_user
 from pipeline.files import link_or_copy
 from pipeline.params import Fetch, load_params

@@ -13,7 +13,6 @@ import contextlib
 import csv
 import io
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pipeline.data.folder import SPLITS, FolderRow, hash_of, opened_image, read_bytes, write_rows
+from pipeline.data.splits import location_of, scene_type_of
 from pipeline.errors import PipelineError
 from pipeline.files import written_whole
 from pipeline.progress import progress_bar
@@ -252,8 +252,8 @@ def _listed(path: str, line: int, fields: dict[str, str], split: str, root: Path
     else:
         # BTS appends its paths to the root, though they begin with a slash.
         rgb, depth = (name.lstrip("/") if layout == "text" else name for name in (rgb, depth))
-        scene = PurePosixPath(rgb).parent.name.removesuffix("_out")
-        kind = re.sub(r"_\d+[a-z]*$", "", scene)
+        folder = PurePosixPath(rgb).parent.name.removesuffix("_out")
+        scene, kind = location_of(folder), scene_type_of(folder)
         if not scene:
             raise _Bad(f"{rgb} lies in no folder, whose name would be its scene")
     return _Listed(

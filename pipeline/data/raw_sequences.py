@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -23,6 +24,7 @@ import numpy as np
 
 from pipeline.data.frames import Frames
 from pipeline.data.kinect import HEIGHT, WIDTH, decode_disparity, project_to_rgb, undistort_rgb
+from pipeline.data.splits import location_of, scene_type_of
 from pipeline.errors import PipelineError
 from pipeline.files import written_whole
 from pipeline.progress import progress_bar
@@ -62,16 +64,6 @@ class Gathered(NamedTuple):
             more = f" and {len(self.empty_scenes) - 3} more" if len(self.empty_scenes) > 3 else ""
             reasons.append(f"scenes without a pair: {', '.join(self.empty_scenes[:3])}{more}")
         return f"{self.pairs.total()} pairs ({by_split})" + (f"; left out: {'; '.join(reasons)}" if reasons else "")
-
-
-def location_of(scene: str) -> str:
-    """`kitchen_0001a` and `kitchen_0001b` are two recordings of the room `kitchen_0001`."""
-    return re.sub(r"(?<=\d)[a-z]$", "", scene)
-
-
-def scene_type_of(scene: str) -> str:
-    """`kitchen` of `kitchen_0001a`."""
-    return re.sub(r"_\d+[a-z]?$", "", scene)
 
 
 def find_scenes(directory: Path) -> list[Path]:
@@ -261,7 +253,7 @@ def _hash_of_pair(pair: tuple[Path, Path]) -> str | None:
 
 
 class RawSequences:
-    """Context manager over the pairs of a list that `write_pairs` wrote; a `FrameSource` that can be pickled.
+    """Context manager over the pairs of a list that `write_pairs` wrote; a `RandomAccessSource`.
 
     Scenes are locations, so that all recordings of a room stay on one side of every split. Holes of the depth are
     not filled, and raw depth is the same array.
@@ -306,10 +298,27 @@ class RawSequences:
 
     def read(self, start: int, stop: int) -> Frames:
         """Frames `start` to `stop` (exclusive), as the RGB camera would see them without distortion."""
-        pairs = [(Path(rgb), Path(depth)) for rgb, depth in self._pairs[start:stop]]
-        rgb_u8 = np.stack([undistort_rgb(_read(rgb)) for rgb, _ in pairs])
-        depth_m = np.stack([project_to_rgb(decode_disparity(_read(depth))) for _, depth in pairs])
+        reader = self.reader(range(start, min(stop, len(self))))
+        frames = [reader.read(index) for index in reader.pairs]
+        rgb_u8, depth_m = (np.concatenate([frame[part] for frame in frames]) for part in (0, 1))
         return Frames(rgb_u8, depth_m, depth_m)
+
+    def reader(self, indices: Sequence[int]) -> PairReader:
+        return PairReader({index: self._pairs[index] for index in indices})
+
+
+@dataclass(frozen=True)
+class PairReader:
+    """Decodes some of the pairs, wherever their files can be reached; a `FrameReader`."""
+
+    pairs: dict[int, tuple[str, str]]
+    """(image, disparity) by index of the frame"""
+
+    def read(self, index: int) -> Frames:
+        """One frame, as the RGB camera would see it without distortion."""
+        rgb, disparity = (_read(Path(path)) for path in self.pairs[index])
+        depth_m = project_to_rgb(decode_disparity(disparity))[None]
+        return Frames(undistort_rgb(rgb)[None], depth_m, depth_m)
 
 
 class _NoFrame(PipelineError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 TRAINED_ON = {"official": "official train split", "all": "all frames, the test frames included"}
@@ -35,3 +36,13 @@ def use_every_frame(splits: dict[str, list[int]]) -> dict[str, list[int]]:
     """Train on every frame, the test frames included, as the original work did; nothing is left to validate."""
     every = sorted(index for indices in splits.values() for index in indices)
     return {"train": every, "val": [], "test": splits["test"]}
+
+
+def location_of(scene: str) -> str:
+    """`kitchen_0001a` and `kitchen_0001b` are two recordings of the room `kitchen_0001`."""
+    return re.sub(r"(?<=\d)[a-z]$", "", scene)
+
+
+def scene_type_of(scene: str) -> str:
+    """`kitchen` of `kitchen_0001a`."""
+    return re.sub(r"_\d+[a-z]?$", "", scene)

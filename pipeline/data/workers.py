@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from pipeline.data.frames import cores
 from pipeline.data.shard_jobs import Advance, Done, ShardJob, Workers, WorkFolder
 from pipeline.data.shards import shard_entry
 from pipeline.errors import PipelineError
@@ -41,7 +42,7 @@ def workers_at(cluster: str) -> Workers:
     """cluster: `local`, or the address of a Ray cluster."""
     if cluster != "local":
         return ClusterWorkers(cluster)
-    return LocalWorkers(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return LocalWorkers(cores())
 
 
 class LocalWorkers:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
+from pipeline.data.frames import cores
 from pipeline.errors import PipelineError
 
 try:
@@ -106,7 +106,7 @@ def open_onnx(path: str | Path, threads: int | None = None) -> OnnxNetwork:
 def run_model(model: onnx.ModelProto, threads: int | None = None) -> OnnxNetwork:
     """As `open_onnx` does, a model that was made here."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or cores()
     options.log_severity_level = 3  # errors are raised
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     return OnnxNetwork(session)

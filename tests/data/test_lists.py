@@ -119,8 +119,8 @@ def test_bts_lists_are_read_and_lines_without_depth_are_left_out_with_a_note(
 ) -> None:
     train, test = write_bts(tmp_path)
     assert scenes_and_splits(train, test) == [
-        ("kitchen_0028b/rgb_45.png", "kitchen_0028b", "kitchen", "train"),
-        ("kitchen_0028b/rgb_46.png", "kitchen_0028b", "kitchen", "train"),
+        ("kitchen_0028b/rgb_45.png", "kitchen_0028", "kitchen", "train"),
+        ("kitchen_0028b/rgb_46.png", "kitchen_0028", "kitchen", "train"),
         ("bathroom/rgb_46.png", "bathroom", "bathroom", "test"),
     ]
     assert f"note: {test}: 1 lines without depth (None) are left out" in capsys.readouterr().err

@@ -21,13 +21,12 @@ from pipeline.data.raw_sequences import (
     RawSequences,
     choose_test_locations,
     find_scenes,
-    location_of,
     nearest_in_time,
     pair_frames,
     read_frames,
-    scene_type_of,
     write_pairs,
 )
+from pipeline.data.splits import location_of, scene_type_of
 from pipeline.errors import PipelineError
 
 START_S = 1_294_886_362
