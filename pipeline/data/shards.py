@@ -30,7 +30,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import read_json, sha256_of, write_json, written_whole
 from pipeline.progress import progress_bar
 
-SHARD_BYTES = 64 * 2**20
+SHARD_BYTES = 16 * 2**20
 """Limit of a shard's size. Three shards, one a split, are buffered at a time, which bounds the memory."""
 HEADER_BYTES = 1024
 """More than a shard's header of two tensors takes."""
