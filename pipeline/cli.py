@@ -55,6 +55,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     prune.add_argument("--yes", action="store_true", help="delete what is shown")
 
+    promotion = commands.add_parser(
+        "promote",
+        help="register a run's model, and make it champion if it beats the present one",
+        description="Register the best checkpoint of a run as a version of the model `depth` in MLflow. It gets "
+        "the alias `champion` if none has, or if its RMSE on the same test frames is lower by more than the 95 %% "
+        "confidence interval (paired bootstrap over the frames); else the exit status is 1.",
+    )
+    promotion.add_argument(
+        "run",
+        nargs="?",
+        metavar="RUN",
+        help="id or name of an MLflow run, or of a DVC experiment (default: that of the weights in models/)",
+    )
+    promotion.add_argument(
+        "--protocol",
+        default="full",
+        metavar="NAME",
+        help="whose RMSE per image counts: full, eigen or densedepth (default: %(default)s)",
+    )
+    promotion.add_argument(
+        "--force", action="store_true", help="make it champion also if it is not better or cannot be compared"
+    )
+
     add_sweep_arguments(commands.add_parser("sweep", help="run many experiments: a grid of values, or a search"))
 
     # Its options are its own: they stand in `benchmarks`, which belongs to the working tree, not to this package.
@@ -79,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sync_runs()
         elif options.command == "prune":
             prune_runs(options.yes)
+        elif options.command == "promote":
+            promote_run(options.run, options.protocol, options.force)
         elif options.command == "sweep":
             sweep(options.overrides, options.trials, options.jobs, options.name, options.ray)
         elif options.command == "bench":
@@ -118,6 +143,19 @@ def prune_runs(yes: bool) -> None:
         print(f"deleted {len(leftovers)} runs with their artifacts")
     else:
         print(f"`depth prune --yes` deletes these {len(leftovers)} runs for good")
+
+
+def promote_run(run: str | None, protocol: str, force: bool) -> None:
+    from pipeline.tracking.promote import promote
+
+    verdict = promote(run, protocol, force)
+    for line in verdict.lines():
+        print(line)
+    if not verdict.is_champion:
+        raise PipelineError(
+            f"version {verdict.version} is not champion: its RMSE is not lower than that of version "
+            f"{verdict.before} by more than the interval; --force makes it champion all the same"
+        )
 
 
 def run_benchmarks(arguments: Sequence[str]) -> NoReturn:

@@ -58,6 +58,7 @@ def score(settings: Evaluate, device: torch.device) -> None:
     metrics = {
         "split": "test",
         "frames": len(test),
+        "frames_sha256": evaluation.frames_sha256,
         "source": source.kind,
         "trained_on": read_index(paths.SHARDS)["trained_on"],
         **summary(evaluation, per_image),

@@ -14,7 +14,9 @@ def failure(*arguments: str) -> int:
     return ended.value.code
 
 
-@pytest.mark.parametrize("command", [[], ["predict"], ["demo"], ["export"], ["ui"], ["sync"], ["prune"], ["sweep"]])
+@pytest.mark.parametrize(
+    "command", [[], ["predict"], ["demo"], ["export"], ["ui"], ["sync"], ["prune"], ["promote"], ["sweep"]]
+)
 def test_each_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert failure(*command, "--help") == 0
     assert "usage: " + " ".join(["depth", *command]) in capsys.readouterr().out

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+PIPELINE = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))
+STAGES = PIPELINE["stages"]
 PARAMS = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
 
 PLUMBING = {
@@ -129,3 +130,9 @@ def test_what_a_stage_reads_is_written_by_an_earlier_one_or_committed(stage: str
     read = [path for path in STAGES[stage]["deps"] if path.startswith(("data/", "models/", "reports/"))]
     given = {path for path in COMMITTED if (REPOSITORY / path).is_file()}
     assert all(any(path == out or path.startswith(f"{out}/") for out in written | given) for path in read)
+
+
+def test_the_model_that_dvc_s_registry_lists_is_what_training_leaves() -> None:
+    (artifact,) = PIPELINE["artifacts"].values()
+    assert artifact["type"] == "model"
+    assert artifact["path"] in STAGES["train"]["outs"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ class Evaluation:
     baseline_histogram: ErrorHistogram
     indices: list[int]
     """of the frames in the source, in the order of the scores"""
+    frames_sha256: str
+    """of the names, pixels and true depths of these frames: equal only if two models were scored on the same"""
 
     @property
     def by_distance(self) -> list[dict[str, float]]:
@@ -76,8 +79,13 @@ def evaluate_on_source(
     }
     protocol = PROTOCOLS[RANKING[0]]
     seen: list[int] = []
+    content = hashlib.sha256()
     with progress_bar(len(indices), "evaluate", "frame") as progress:
         for batch_indices, frames in _batches(source, indices, batch_size):
+            for place, index in enumerate(batch_indices):
+                content.update(source.names[index].encode())
+                for part in (frames.rgb_u8[place], frames.depth_m[place]):
+                    content.update(part.tobytes())
             views = view(predict, frames.rgb_u8, len(seen) + 1)
             depths_m = batch_depths(frames.depth_m, frames.raw_depth_m, views.single.device)
             truths_m = dict(zip(("filled", "raw"), depths_m, strict=True))
@@ -111,6 +119,7 @@ def evaluate_on_source(
         histogram=histogram,
         baseline_histogram=baseline_histogram,
         indices=seen,
+        frames_sha256=content.hexdigest(),
         **scores,
     )
 

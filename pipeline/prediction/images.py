@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import PipelineError
 
@@ -39,7 +39,7 @@ class Photo:
     """(height, width) of the image itself, upright"""
 
 
-def read_photo(source: str | Path | IO[bytes]) -> Photo:
+def read_photo(source: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> Photo:
     """The image in a file, of several (a GIF, a TIFF) the first. Raises `PipelineError` that names the file.
 
     Turned upright by its EXIF orientation, transparent pixels over white. No colour profile is applied.
@@ -50,14 +50,16 @@ def read_photo(source: str | Path | IO[bytes]) -> Photo:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below, with a sentence
             with Image.open(source, formats=readable_formats()) as image:
                 width, height = image.size
-                if width * height <= MAX_PIXELS:
+                if width * height <= max_pixels:
                     is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS
                     _decode_reduced(image)
                     return Photo(as_rgb(image), (width, height) if is_turned else (height, width))
+    except UnidentifiedImageError as error:
+        raise PipelineError(f"{name} cannot be read as an image: its format is none that is known here") from error
     except Exception as error:  # damaged files make Pillow's readers raise anything
         raise PipelineError(f"{name} cannot be read as an image: {error or type(error).__name__}") from error
     raise PipelineError(
-        f"{name} has {width} x {height} pixels; at most {MAX_PIXELS / 1e6:.0f} million are read, "
+        f"{name} has {width} x {height} pixels; at most {max_pixels / 1e6:.3g} million are read, "
         "so make it smaller first"
     )
 

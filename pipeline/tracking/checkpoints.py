@@ -29,7 +29,7 @@ def fetch_checkpoint(model: str, folder: Path) -> Path:
     if model.startswith(REGISTRY):
         return _fetch_registered(model, folder)
     with told():
-        run_id = _run_id(client, model)
+        run_id = run_id_of(client, model)
     artifact = f"{dict(ARTIFACTS['train'])[paths.BEST_CHECKPOINT]}/{paths.BEST_CHECKPOINT.name}"
     try:
         return Path(client.download_artifacts(run_id, artifact, str(folder)))
@@ -54,7 +54,7 @@ def _fetch_registered(model: str, folder: Path) -> Path:
     return checkpoints[0]
 
 
-def _run_id(client: mlflow.MlflowClient, name: str) -> str:
+def run_id_of(client: mlflow.MlflowClient, name: str) -> str:
     """The id of the run that has this id or, else, the newest that has this name."""
     try:
         return str(client.get_run(name).info.run_id)

@@ -19,6 +19,7 @@ from pipeline.experiments import Experiment
 from pipeline.files import read_json
 from pipeline.tracking.execution import has_ended
 from pipeline.tracking.records import STAGES
+from pipeline.tracking.registry import registered_runs
 from pipeline.tracking.run import stage_tag
 from pipeline.tracking.store import first_line, open_store, replaced_runs, shown_uri, store_uri, told
 from pipeline.tracking.sync import FilesOf, all_runs, command_of, find_renamed, is_of_dvc, is_own, run_of
@@ -43,11 +44,13 @@ def find_leftovers(experiments: Sequence[Experiment], files_of: FilesOf) -> list
     """Runs of this clone whose DVC experiment was removed, that failed, or that a later attempt has replaced.
 
     A run that trained the weights of one that stays, here or in another clone, or those that are committed, is no
-    leftover.
+    leftover, nor is one whose model is registered: the next is compared with its scores.
     """
     listed = {(experiment.name, experiment.baseline_rev) for experiment in experiments}
+    client = open_store()
     with told():
-        runs = all_runs(open_store())
+        runs = all_runs(client)
+    registered = registered_runs(client)
     lacking = [experiment for experiment in experiments if run_of(experiment, runs) is None]
     replaced, renamed = replaced_runs(runs), find_renamed(lacking, experiments, runs, files_of)
     committed = _committed()
@@ -56,7 +59,7 @@ def find_leftovers(experiments: Sequence[Experiment], files_of: FilesOf) -> list
         tags, run_id = run.data.tags, run.info.run_id
         if not is_own(run) or not is_of_dvc(run) or run.info.status == "RUNNING" or run_id in renamed:
             continue
-        if run_id == committed and run.info.status == "FINISHED":
+        if run_id in registered or (run_id == committed and run.info.status == "FINISHED"):
             continue
         if run_id in replaced:
             reasons[run_id] = "replaced by a later attempt"

@@ -235,3 +235,24 @@ def test_saved_examples_carry_the_description_of_their_frames(tmp_path: Path) ->
     with safe_open(tmp_path / "examples.safetensors", framework="pt") as file:
         assert file.metadata()["frames"] == described
         assert all(torch.equal(file.get_tensor(name), tensor) for name, tensor in tensors.items())
+
+
+def test_the_frames_are_told_apart_by_name_pixels_depth_and_number_and_by_nothing_else(
+    evaluation: Evaluation,
+) -> None:
+    def fingerprint(source: RandomFrames, test: list[int], batch_size: int = 2) -> str:
+        return evaluate_on_source(mean_map, MEANS, source, test, batch_size).frames_sha256
+
+    same = RandomFrames()
+    same.rgb_u8[1] = same.depth_m[1] = 1  # no test frame
+    # As MATLAB's files are read: the same numbers, in another order in memory.
+    same.rgb_u8 = np.asarray(same.rgb_u8, order="F")
+    assert 1 not in TEST
+    assert fingerprint(same, TEST, batch_size=1) == evaluation.frames_sha256
+    darker, nearer, renamed = RandomFrames(), RandomFrames(), RandomFrames()
+    darker.rgb_u8[TEST[0]] //= 2
+    nearer.depth_m[TEST[-1], 0, 0] -= 0.1
+    renamed.names = tuple(reversed(renamed.names))
+    others = [fingerprint(source, TEST) for source in (darker, nearer, renamed)]
+    others.append(fingerprint(RandomFrames(), TEST[1:]))
+    assert len({*others, evaluation.frames_sha256}) == 5
