@@ -77,20 +77,18 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """The figures, for a person."""
-        frames = self.candidate.metrics["frames"]
         told = [
-            f"run {self.candidate.name} ({self.candidate.run_id}): "
-            f"RMSE {self.candidate.rmse_m(self.protocol):.4f} m on {frames} test frames, per image, "
-            f"protocol {self.protocol}"
+            f"run {self.candidate.name} ({self.candidate.run_id[:8]}): RMSE "
+            f"{self.candidate.rmse_m(self.protocol):.4f} m, protocol {self.protocol}, per image, on "
+            f"{self.candidate.metrics['frames']} test frames"
         ]
         if self.comparison is not None:
             champion, difference = self.comparison.champion, self.comparison.difference_m
             told += [
-                f"champion, version {self.comparison.version}, run {champion.name} ({champion.run_id}): "
-                f"RMSE {champion.rmse_m(self.protocol):.4f} m on the same frames",
+                f"champion, version {self.comparison.version}, run {champion.name} ({champion.run_id[:8]}): RMSE "
+                f"{champion.rmse_m(self.protocol):.4f} m on the same frames",
                 f"difference {difference.mean:+.4f} m, {LEVEL:.0%} interval {difference.low:+.4f} to "
-                f"{difference.high:+.4f} m (paired bootstrap over {difference.images} frames): "
-                + ("better" if self.comparison.is_better else "not better by more than the interval"),
+                f"{difference.high:+.4f} m: " + ("better" if self.comparison.is_better else "not clearly better"),
             ]
         if self.not_compared is not None:
             told.append(f"not compared: {self.not_compared}")

@@ -75,10 +75,10 @@ def test_the_first_is_champion_and_only_what_beats_it_by_more_than_the_interval_
         main(["promote", unclear])
     assert ended.value.code == 1
     said = capsys.readouterr()
-    assert "RMSE 0.9950 m on 8 test frames" in said.out
+    assert "RMSE 0.9950 m, protocol full, per image, on 8 test frames" in said.out
     assert "RMSE 1.0000 m on the same frames" in said.out
     assert "difference -0.0050 m, 95% interval -0.0" in said.out
-    assert "not better by more than the interval" in said.out
+    assert "not clearly better" in said.out
     assert "version 2 of the model depth, while version 1 stays champion" in said.out
     assert said.err.startswith("error: depth promote: version 2 is not champion")
     assert (versions(store), champion(store)) == ({1: first, 2: unclear}, 1)
@@ -90,7 +90,7 @@ def test_the_first_is_champion_and_only_what_beats_it_by_more_than_the_interval_
 
     main(["promote", "--force", "unclear"])
     said = capsys.readouterr()
-    assert "not better by more than the interval" in said.out
+    assert "not clearly better" in said.out
     assert "version 2 of the model depth, champion now" in said.out
     assert (len(versions(store)), champion(store)) == (3, 2)
 
