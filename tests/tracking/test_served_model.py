@@ -30,7 +30,7 @@ from tests.tracking.scored_runs import ScoredRuns, save_small_checkpoint
 from tests.tracking.toy import clean_environment, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NOT_REQUIRED = ("dvc", "gradio", "h5py", "optuna", "pynvml", "skimage")
+NOT_REQUIRED = ("dvc", "gradio", "h5py", "optuna", "orjson", "psutil", "pydot", "pynvml", "skimage", "tqdm")
 BARE = f"""
 import sys
 sys.path = [path for path in sys.path if path != {str(REPOSITORY)!r}]
