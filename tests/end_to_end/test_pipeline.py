@@ -93,6 +93,7 @@ def test_repro_scores_the_test_frames_under_every_protocol(clone: Clone) -> None
     with (clone.root / "reports/evaluate/per_image.csv").open(encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
     assert metrics["frames"] == len(rows) > 0
+    assert len(metrics["frames_sha256"]) == 64
     for protocol in ("full", "eigen", "densedepth"):
         assert 0 < metrics[protocol]["rmse"] < 10
         assert 0 < metrics["baseline_mean_map"][protocol]["rmse"] < 10
@@ -167,6 +168,15 @@ def test_dvc_shows_the_experiment_beside_its_baseline(clone: Clone, second_exper
     rows = {row["Experiment"] or row["rev"]: row for row in csv.DictReader(io.StringIO(shown))}
     assert rows["more-ssim"]["loss.ssim_weight"] == "0.7"
     assert float(rows["more-ssim"]["full.rmse"]) > 0
+
+
+def test_trained_runs_are_promoted_and_compared(clone: Clone, second_experiment: str) -> None:
+    first = next(run for run in clone.runs() if run.info.run_name != "more-ssim")
+    assert "version 1 of the model depth, the first champion" in clone.run("depth", "promote", first.info.run_id)
+    said = clone.run("depth", "promote", "--force")  # whose weights lie in the workspace
+    assert "run more-ssim" in said
+    assert "m on the same frames" in said
+    assert "version 2 of the model depth, champion now" in said
 
 
 def test_a_misspelled_parameter_stops_the_stage_with_one_line(clone: Clone) -> None:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,14 @@ def test_an_image_in_base64_or_as_an_array_is_answered_in_metres(
     for found in answer.json()["predictions"]:
         assert (found["height"], found["width"], found["unit"]) == (30, 40, "m")
         np.testing.assert_allclose(found["depth_m"], expected_m, atol=0.00051)
+
+
+def test_requests_that_come_at_once_are_all_answered(served: Served, picture: Image.Image) -> None:
+    pictures = [picture.rotate(90 * turns, expand=True) for turns in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda turned: served.post({"inputs": [encoded(turned)]}), pictures))
+    found = [answer.json()["predictions"][0] for answer in answers]
+    assert [(one["width"], one["height"]) for one in found] == [turned.size for turned in pictures]
 
 
 def test_the_server_had_only_the_model_s_own_copy_of_the_code(served: Served) -> None:
