@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pipeline import paths
+from pipeline.comparison.command import add_arguments as add_compare_arguments
+from pipeline.comparison.command import compare
 from pipeline.errors import PipelineError, reported_to_user
 from pipeline.export.command import add_arguments as add_export_arguments
 from pipeline.export.command import export
@@ -30,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_demo_arguments(commands.add_parser("demo", help="predict depth on a web page of this machine"))
 
     add_export_arguments(commands.add_parser("export", help="write the network as a file for other programs"))
+
+    add_compare_arguments(commands.add_parser("compare", help="hold several experiments against one, as a page"))
 
     ui = commands.add_parser(
         "ui",
@@ -98,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             demo(options)
         elif options.command == "export":
             export(options)
+        elif options.command == "compare":
+            compare(options)
         elif options.command == "sync":
             sync_runs()
         elif options.command == "prune":

@@ -13,8 +13,12 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from scmrepo.exceptions import SCMError
 
+from pipeline.environment import git
 from pipeline.errors import PipelineError
 from pipeline.paths import repository_root
+
+SHORT = 7
+"""Digits of a commit that are shown."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,34 @@ def list_experiments() -> list[Experiment]:
     except (DvcException, SCMError) as error:
         raise PipelineError(f"the experiments of {repository_root()} cannot be listed: {error}") from error
     return [Experiment(name, baseline, rev) for baseline, listed in found.items() for name, rev in listed if rev]
+
+
+def find_experiment(name: str) -> Experiment | None:
+    """The experiment of this name; of several, at several commits, that of the present one.
+
+    Raises `PipelineError` if none of several is of the present commit.
+    """
+    found = [experiment for experiment in list_experiments() if experiment.name == name]
+    head = _git("rev-parse", "HEAD")
+    found = [experiment for experiment in found if experiment.baseline_rev == head] or found
+    if len(found) > 1:
+        commits = ", ".join(experiment.rev[:SHORT] for experiment in found)
+        raise PipelineError(f"{len(found)} DVC experiments are called {name}; name one by its commit: {commits}")
+    return found[0] if found else None
+
+
+def find_revision(name: str) -> Experiment | None:
+    """The commit that git knows by this name, with the parameters and results that it holds."""
+    rev = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    return Experiment(name, rev, rev) if rev else None
+
+
+def branches_and_tags() -> list[str]:
+    return _git("for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags").splitlines()
+
+
+def _git(*arguments: str) -> str:
+    return git("-C", str(repository_root()), *arguments)
 
 
 class ExperimentFiles:

@@ -40,6 +40,8 @@ BENCHMARKS = Path("reports/benchmarks.json")
 """No stage writes it: it is committed, and a report is drawn on machines that could not measure it."""
 
 REPORT = Path("reports/report.html")
+COMPARISON = Path("reports/compare.html")
+"""No stage writes it: `depth compare` does."""
 FIGURES = Path("reports/figures")
 
 STATE = Path(".state")

@@ -7,7 +7,6 @@ from pipeline.tracking import PipedRun, stage_run, start_sender
 if __name__ == "__main__":
     start_sender()  # it imports MLflow while the imports below go on here
 
-import json
 import math
 import sys
 import time
@@ -16,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from safetensors import safe_open
 
 from pipeline import paths
 from pipeline.environment import git
@@ -46,7 +44,7 @@ def main() -> None:
             metrics=metrics,
             per_image=pd.read_csv(paths.PER_IMAGE, dtype={"frame": str}),
             history=history,
-            predictions=read_predictions(),
+            predictions=Predictions.read(paths.PREDICTIONS),
             params=nested,
             environment=environment,
             data_fingerprint=data.fingerprint,
@@ -95,12 +93,6 @@ def row_of_this(
         "test_rmse": metrics["full"]["rmse"],
         "test_delta1": metrics["full"]["delta1"],
     }
-
-
-def read_predictions() -> Predictions:
-    with safe_open(paths.PREDICTIONS, framework="np") as file:
-        tensors = {name: file.get_tensor(name) for name in ("rgb_u8", "depth_mm", "prediction_mm")}
-        return Predictions(**tensors, frames=json.loads(file.metadata()["frames"]))
 
 
 def committed_params(environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ def failure(*arguments: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["predict"], ["demo"], ["export"], ["ui"], ["sync"], ["prune"], ["promote"], ["sweep"]]
+    "command",
+    [[], ["predict"], ["demo"], ["export"], ["compare"], ["ui"], ["sync"], ["prune"], ["promote"], ["sweep"]],
 )
 def test_each_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert failure(*command, "--help") == 0

@@ -26,7 +26,7 @@ from pipeline.files import written_whole
 from pipeline.progress import progress_bar
 
 EXAMPLE_SIZE = (240, 320)
-"""Examples are kept at this height and width: enough to look at, 9 of them take 6 MB."""
+"""Examples are kept at this height and width: enough to look at, 12 of them take 7 MB."""
 RANKING = ("full", "rmse")
 """The protocol and metric by which frames are best, median or worst."""
 
@@ -165,14 +165,26 @@ def choose_examples(errors: np.ndarray, each: int) -> list[tuple[int, str]]:
     ]
 
 
+def fixed_examples(names: Sequence[str], count: int) -> list[int]:
+    """Positions of at most `count` frames that only their names decide, not the errors of a model.
+
+    Two models that were scored on the same frames thus keep some of the same, of which each shows its prediction.
+    """
+    order = sorted(range(len(names)), key=lambda position: hashlib.sha256(names[position].encode()).digest())
+    return order[:count]
+
+
 def describe_examples(
     evaluation: Evaluation, per_image: pd.DataFrame, each: int
 ) -> tuple[list[dict[str, Any]], list[int]]:
-    """What is told of the best, median and worst frames, and their indices in the source.
+    """What is told of the best, median, worst and fixed frames, and their indices in the source.
 
-    per_image: the table of `per_image_table`.
+    per_image: the table of `per_image_table`. A fixed frame that is best, median or worst is called that.
     """
     chosen = choose_examples(per_image["_".join(RANKING)].to_numpy(), each)
+    ranked = {position for position, _ in chosen}
+    fixed = fixed_examples(per_image["frame"].astype(str).to_list(), each)
+    chosen += [(position, "fixed") for position in fixed if position not in ranked]
     rows = per_image.to_dict("records")
     described = [
         {name: rows[position][name] for name in ("frame", "scene", "scene_type")}

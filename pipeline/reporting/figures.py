@@ -19,7 +19,7 @@ from pipeline.reporting.colours import (
     tick_labels,
 )
 from pipeline.reporting.curves import Plot, plot
-from pipeline.reporting.gallery import PICTURE_COLUMNS
+from pipeline.reporting.gallery import BY_LOT, PICTURE_COLUMNS
 from pipeline.reporting.inputs import ReportInputs
 from pipeline.reporting.style import CSS_PX_PER_INCH, FONT_PT, LIGHT, Theme, png
 
@@ -155,10 +155,13 @@ def draw_figures(inputs: ReportInputs) -> dict[str, bytes]:
     """Name -> PNG of the charts and of the picture of predictions, to be saved beside the report."""
     drawn = {name: png(figure) for name, figure in _charts(inputs, LIGHT)} | draw_search(inputs)
     predictions = inputs.predictions
-    if len(predictions.frames):
-        titles = [prediction_title(frame) for frame in predictions.frames]
+    by_error = [index for index, frame in enumerate(predictions.frames) if frame["rank"] != BY_LOT[0]]
+    if by_error:
         drawn["predictions"] = predictions_picture(
-            predictions.rgb_u8, predictions.depth_m, predictions.prediction_m, titles
+            predictions.rgb_u8[by_error],
+            predictions.depth_m[by_error],
+            predictions.prediction_m[by_error],
+            [prediction_title(predictions.frames[index]) for index in by_error],
         )
     return drawn
 

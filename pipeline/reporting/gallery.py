@@ -29,6 +29,11 @@ RANKS = (
     ("median", "Median", "as many frames better as worse"),
     ("worst", "Worst", "highest RMSE of all test frames"),
 )
+BY_LOT = (
+    "fixed",
+    "By lot",
+    "drawn by their names whatever the errors: the same in every report of these test frames",
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Gallery:
 
     groups: Sequence[GalleryGroup]
     thumbnails: Sequence[GalleryFrame]
-    """the first frame of each rank, small"""
+    """the first frame of each rank by error, small"""
     bars: Sequence[ColourBar]
     tile_size: tuple[int, int]
     thumbnail_size: tuple[int, int]
@@ -101,10 +106,12 @@ def gallery(predictions: Predictions) -> Gallery:
         return GalleryFrame(f"Frame {frame['frame']}, {frame['scene']}", rank, frame["rmse"], tiles)
 
     groups, thumbnails = [], []
-    for rank, name, meaning in RANKS:
+    for rank, name, meaning in (*RANKS, BY_LOT):
         members = [index for index, frame in enumerate(predictions.frames) if frame["rank"] == rank]
         if members:
             groups.append(GalleryGroup(name, meaning, [shown(index, name, TILE_PX) for index in members]))
+            if rank == BY_LOT[0]:
+                continue
             # Of the worst the worst, of the best the best: both ends stand at theirs of the list.
             first = max(members, key=lambda index: _rmse(predictions, index)) if rank == "worst" else members[0]
             thumbnails.append(shown(first, name, THUMBNAIL_PX))
@@ -112,7 +119,7 @@ def gallery(predictions: Predictions) -> Gallery:
     return Gallery(
         groups,
         thumbnails,
-        (_colour_bar("Depth (m)", depths), _colour_bar("Predicted – true depth (m)", errors)),
+        (colour_bar("Depth (m)", depths), colour_bar("Predicted – true depth (m)", errors)),
         tile_size(width, height, TILE_PX),
         tile_size(width, height, THUMBNAIL_PX),
     )
@@ -123,6 +130,6 @@ def _rmse(predictions: Predictions, index: int) -> float:
     return float("-inf") if rmse is None or np.isnan(rmse) else float(rmse)
 
 
-def _colour_bar(label: str, scale: ColourScale) -> ColourBar:
+def colour_bar(label: str, scale: ColourScale) -> ColourBar:
     places = [100 * (tick - scale.low_m) / (scale.high_m - scale.low_m) for tick in scale.ticks_m()]
     return ColourBar(label, scale.css_gradient(), list(zip(places, tick_labels(scale), strict=True)))

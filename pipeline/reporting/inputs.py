@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors import safe_open
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Predictions:
     prediction_mm: np.ndarray
     """(k, 1, h, w) int16"""
     frames: Sequence[Mapping[str, Any]]
-    """`k` entries of `frame`, `scene`, `rank` ("best", "median" or "worst") and `rmse` in metres"""
+    """`k` entries of `frame`, `scene`, `rank` ("best", "median", "worst" or "fixed") and `rmse` in metres"""
 
     @property
     def depth_m(self) -> np.ndarray:
@@ -30,6 +33,13 @@ class Predictions:
     @property
     def prediction_m(self) -> np.ndarray:
         return self.prediction_mm.astype(np.float32) / 1000
+
+    @classmethod
+    def read(cls, path: Path) -> Predictions:
+        """`predictions.safetensors` of an evaluation."""
+        with safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in ("rgb_u8", "depth_mm", "prediction_mm")}
+            return cls(**tensors, frames=json.loads(file.metadata()["frames"]))
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ ARTIFACTS: dict[str, tuple[tuple[Path, str | None], ...]] = {
         (paths.LAST_CHECKPOINT, "checkpoints"),
         (paths.HISTORY, None),
     ),
-    "evaluate": ((paths.METRICS, None), (paths.PER_IMAGE, None)),
+    "evaluate": ((paths.METRICS, None), (paths.PER_IMAGE, None), (paths.PREDICTIONS, None)),
     "report": ((paths.REPORT, None),),
 }
 

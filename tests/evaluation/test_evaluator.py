@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -24,6 +27,7 @@ from pipeline.evaluation.evaluator import (
     describe_examples,
     evaluate_on_source,
     example_tensors,
+    fixed_examples,
     per_image_table,
     save_examples,
 )
@@ -173,6 +177,28 @@ def test_examples_are_described_by_the_rows_of_the_table(evaluation: Evaluation)
     assert described[2]["rmse"] == table["full_rmse"].max()
     assert [row["frame"] for row in described] == [f"frame{index}" for index in indices]
     assert json.loads(json.dumps(described)) == described
+
+
+def test_two_models_keep_some_of_the_same_frames_whatever_their_errors(evaluation: Evaluation) -> None:
+    names = [f"{number:04d}" for number in range(60)]
+    random = np.random.default_rng(5)
+    kept = []
+    for _ in range(2):
+        errors = random.permutation(60.0)
+        table = pd.DataFrame(
+            {"frame": names, "scene": "office_0", "scene_type": "office", "full_rmse": errors}
+            | {"mean_map_full_rmse": 1.0, "median_ratio": 1.0}
+        )
+        described, indices = describe_examples(replace(evaluation, indices=list(range(100, 160))), table, each=3)
+        assert [names[index - 100] for index in indices] == [row["frame"] for row in described]
+        assert len({row["frame"] for row in described}) == len(described) <= 12
+        kept.append({row["frame"] for row in described})
+    assert len(kept[0] & kept[1]) >= 3
+    drawn = [names[position] for position in fixed_examples(names, 3)]
+    assert set(drawn) <= kept[0] & kept[1]
+    assert drawn == sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:3]
+    assert fixed_examples(names, 2) == fixed_examples(names, 3)[:2], "runs that keep fewer keep the same ones"
+    assert sorted(fixed_examples(names[:2], 3)) == [0, 1]
 
 
 ERRORS = arrays(np.float64, st.integers(0, 25), elements=st.floats(0, 5) | st.just(np.nan))

@@ -40,6 +40,7 @@ TOY_PIPELINE: dict[str, Any] = {
             "cmd": "python toy_stage.py evaluate",
             "deps": ["toy_stage.py", "models/run.json"],
             "params": ["evaluate"],
+            "outs": ["reports/evaluate/predictions.safetensors"],
             "metrics": [{"reports/evaluate/metrics.json": {"cache": False}}],
             "plots": [{"reports/evaluate/per_image.csv": {"cache": False}}],
         },
@@ -54,7 +55,15 @@ TOY_PIPELINE: dict[str, Any] = {
 
 
 CHECKPOINTS = {"checkpoints/best.safetensors", "checkpoints/last.safetensors"}
-ALL_FILES = CHECKPOINTS | {"params.yaml", "history.csv", "metrics.json", "per_image.csv", "report.html", "dvc.lock"}
+ALL_FILES = CHECKPOINTS | {
+    "params.yaml",
+    "history.csv",
+    "metrics.json",
+    "per_image.csv",
+    "predictions.safetensors",
+    "report.html",
+    "dvc.lock",
+}
 
 
 def client_of(uri: str) -> mlflow.MlflowClient:

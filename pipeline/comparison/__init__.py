@@ -1,0 +1,1 @@
+"""`depth compare`: experiments by their names, from DVC, git or MLflow, on one page."""
