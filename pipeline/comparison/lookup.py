@@ -47,7 +47,7 @@ class Lookup:
 
     def read(self, name: str) -> Evaluated:
         """The evaluated experiment of this name. Raises `PipelineError` if there is none, or it has no results."""
-        files, origin, revision = self._find(name)
+        files, shown, origin, in_dvc = self._find(name)
         metrics_file, params_file = files(paths.METRICS), files(paths.PARAMS)
         if metrics_file is None:
             raise PipelineError(
@@ -57,9 +57,10 @@ class Lookup:
         if not isinstance(metrics, dict) or HEADLINE_PROTOCOL not in metrics or "trained_on" not in metrics:
             raise PipelineError(f"{paths.METRICS} of {name} ({origin}) is of other code; evaluate it again")
         return Evaluated(
-            name,
+            shown,
             origin,
-            revision,
+            name,
+            in_dvc,
             metrics,
             (yaml.safe_load(params_file.read_text(encoding="utf-8")) or {}) if params_file else {},
             _table(files(paths.PER_IMAGE), dtype={"frame": str}),
@@ -67,22 +68,23 @@ class Lookup:
             None if (found := files(paths.PREDICTIONS)) is None else Predictions.read(found),
         )
 
-    def _find(self, name: str) -> tuple[Files, str, str]:
-        """The files, where they are from, and the revision by which DVC knows them (empty: by none)."""
+    def _find(self, name: str) -> tuple[Files, str, str, bool]:
+        """The files, a name for readers, where they are from, and whether DVC knows them by the name given."""
         if name == WORKSPACE:
-            return _in_working_copy, "as they are here", WORKSPACE
+            return _in_working_copy, name, "as it is here", True
         if (experiment := find_experiment(name)) is not None:
             files = self._held.enter_context(files_of(experiment))
-            return files, f"DVC experiment, commit {experiment.rev[:SHORT]}", name
+            return files, name, f"DVC experiment, commit {experiment.rev[:SHORT]}", True
         if (commit := find_revision(name)) is not None:
-            return self._held.enter_context(files_of(commit)), f"git commit {commit.rev[:SHORT]}", name
+            return self._held.enter_context(files_of(commit)), name, f"git commit {commit.rev[:SHORT]}", True
         try:
             run = self._stored_runs().find(name)
         except PipelineError as error:
             raise PipelineError(f"{name} is no DVC experiment and no git revision, and {error}") from error
         if run is not None:
             folder = Path(self._held.enter_context(TemporaryDirectory(prefix="depth-")))
-            return run.files(folder), f"MLflow run {run.run_id[:8]}", ""
+            shown = f"{run.name} ({run.run_id[:SHORT]})" if name == run.run_id else name
+            return run.files(folder), shown, f"MLflow run {run.run_id[:SHORT]}", False
         raise PipelineError(
             f"{name} is no DVC experiment, git revision or MLflow run; "
             + (

@@ -27,8 +27,10 @@ class Evaluated:
     name: str
     origin: str
     """where its files come from, in words"""
-    revision: str
-    """by which DVC knows it; empty if it does not"""
+    asked: str
+    """what the command was given for it"""
+    in_dvc: bool
+    """whether DVC knows it by that"""
     metrics: Mapping[str, Any]
     """`metrics.json`"""
     params: Mapping[str, Any]
@@ -215,14 +217,13 @@ def verdict(runs: Sequence[Evaluated]) -> str:
     if rmse == before:
         return f"{other.name} and {reference.name} score the same: RMSE {number(rmse)}{NBSP}m"
     if found.is_clear is False:
-        return (
-            f"{other.name} and {reference.name} are not told apart: {scores}, a difference that other frames undo"
-        )
+        unsure = "a difference that other test frames might undo"
+        return f"{other.name} and {reference.name} are not told apart: {scores}, {unsure}"
     gap = f"{number(abs(rmse - before))}{NBSP}m ({percent_of(abs(rmse - before), before)})"
     sure = {True: ", beyond the confidence interval", None: ", how surely is not known"}[found.is_clear]
     if best is reference:
-        nearest = "" if len(comparable) == 2 else ", the next best"
-        return f"{reference.name} stays the best: {other.name}{nearest}, has an RMSE {gap} higher{sure}"
+        nearest = "" if len(comparable) == 2 else ", the next best,"
+        return f"{reference.name} stays the best: {other.name}{nearest} has an RMSE {gap} higher{sure}"
     return f"{best.name} is better than {reference.name}: RMSE {number(rmse)}{NBSP}m, {gap} lower{sure}"
 
 
@@ -282,10 +283,11 @@ def _as_text(params: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _plain(value: Any) -> str:
-    """1e-3, which YAML 1.1 takes for text, and 0.001 are the same."""
-    if isinstance(value, str):
+    """Numbers as one text however they are written: 1e-3, which YAML 1.1 takes for text, and 0.001; 1 and 1.0."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
-            value = float(value)
+            written = float(value)
         except ValueError:
-            return value
+            return str(value)
+        return str(int(written)) if written.is_integer() else repr(written)
     return "none" if value is None else shown_value(value)

@@ -25,6 +25,7 @@ class Summary:
     origin: str
     is_reference: bool
     is_best: bool
+    """the lowest RMSE of all, and clearly below the reference's if it is another"""
     changed: Sequence[tuple[str, str]]
     """parameter and value where it is another than the reference's"""
     rmse: Cell
@@ -74,11 +75,11 @@ def render_comparison(runs: Sequence[Evaluated]) -> str:
 
 
 def _commands(runs: Sequence[Evaluated]) -> Iterator[str]:
-    yield f"depth compare {shlex.join(run.name for run in runs)}"
-    revisions = [run.revision for run in runs]
-    if all(revisions):
-        yield f"dvc metrics diff {shlex.join(revisions[:2])}"
-        yield f"dvc plots diff {shlex.join(revisions)}"
+    asked = [run.asked for run in runs]
+    yield f"depth compare {shlex.join(asked)}"
+    if all(run.in_dvc for run in runs):
+        yield f"dvc metrics diff {shlex.join(asked[:2])}"
+        yield f"dvc plots diff {shlex.join(asked)}"
 
 
 def _contents(has_params: bool, has_plots: bool, has_frames: bool) -> list[tuple[str, str]]:
@@ -95,13 +96,15 @@ def _contents(has_params: bool, has_plots: bool, has_frames: bool) -> list[tuple
 def _summary(runs: Sequence[Evaluated], place: int, params: Sequence[ParamRow]) -> Summary:
     reference, run = runs[0], runs[place]
     comparable = [one for one in runs if not compared.incomparable(reference, one)]
+    rmse = compared.cell(RMSE, reference, run)
+    is_lowest = len(comparable) > 1 and run is next(iter(compared.ordered_by_rmse(comparable)), None)
     return Summary(
         run.name,
         run.origin,
         place == 0,
-        run is next(iter(compared.ordered_by_rmse(comparable)), None) and len(comparable) > 1,
+        is_lowest and (run is reference or rmse.is_clear is True),
         [(row.name, row.values[place]) for row in params if row.differs[place]],
-        compared.cell(RMSE, reference, run),
+        rmse,
         compared.cell(DELTA1, reference, run),
     )
 

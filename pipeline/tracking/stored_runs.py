@@ -51,7 +51,7 @@ class StoredRun:
 
 
 class StoredRuns:
-    """All runs of the store, read once. Raises `PipelineError` if it does not answer; without a store there are none."""
+    """All runs of the store, read once; without a store none. Raises `PipelineError` if it does not answer."""
 
     def __init__(self) -> None:
         self._runs: list[Run] = []

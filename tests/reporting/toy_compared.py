@@ -48,6 +48,7 @@ def evaluated(name: str, rmse: np.ndarray, *, params: dict[str, Any] | None = No
         name,
         "DVC experiment, commit 3f2a9c8",
         name,
+        True,
         rich_metrics(frames=len(rmse), **means, **metrics),
         {"seed": 0, "loss": {"ssim_weight": 0.5}, "train": {"epochs": 20}} | (params or {}),
         table,

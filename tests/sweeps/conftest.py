@@ -23,6 +23,7 @@ ONE_STAGE = {
         "models/last.safetensors",
         "models/run.json",
         "reports/evaluate/per_image.csv",
+        "reports/evaluate/predictions.safetensors",
         "reports/report.html",
     ],
     "plots": [{"reports/train/history.csv": {"cache": False}}],
