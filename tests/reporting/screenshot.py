@@ -3,7 +3,7 @@
     python -m tests.reporting.screenshot reports/report.html docs/images
 
 writes `report.png` (its first screen), `report-dark.png` (curves at night) and `report-phone.png` (predictions and
-points on a phone). It needs what the browser test needs, and Debian's fonts-liberation for the README's look.
+points on a phone); of a page of `depth compare`, `compare.png` (its first screen). It needs what the browser test needs, and Debian's fonts-liberation for the README's look.
 """
 
 from __future__ import annotations
@@ -17,6 +17,15 @@ from playwright.sync_api import Page, sync_playwright
 
 from tests.reporting.test_browser import CHROMIUM, SIZES
 
+PICTURES = {
+    "report": (
+        ("report", "desktop", "light", "header", 740),
+        ("report-dark", "desktop", "dark", "#training", 760),
+        ("report-phone", "phone", "light", "#space", 760),
+    ),
+    "compare": (("compare", "desktop", "light", "header", 560),),
+}
+"""By the name of the page: that of the picture, size, theme, what is at its top, and its height."""
 LEVELS = 63
 """Steps of each colour: half the bytes of 255, and no difference that a reader of the README would see."""
 
@@ -40,11 +49,7 @@ def main(report: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=os.getuid() != 0)
-        for name, size, theme, section, height in (
-            ("report", "desktop", "light", "header", 740),
-            ("report-dark", "desktop", "dark", "#training", 760),
-            ("report-phone", "phone", "light", "#space", 760),
-        ):
+        for name, size, theme, section, height in PICTURES[report.stem]:
             width, _ = SIZES[size]
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)  # type: ignore[arg-type]
             page.goto(report.resolve().as_uri())

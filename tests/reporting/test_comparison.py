@@ -168,7 +168,7 @@ def test_parameters_that_differ_are_shown_and_those_that_change_no_score_are_not
 
 
 def test_each_experiment_is_a_curve_of_its_own_name_in_every_chart() -> None:
-    runs = [BASE, replace(BETTER, history=history(9)), replace(LIKE, name="_hidden?")]
+    runs = [BASE, replace(BETTER, history=history(9)), replace(LIKE, name=r"_hid$\frac$")]
     plots = draw_comparison(runs)
     assert list(plots) == ["compared_loss", "compared_validation", "compared_distance", "compared_scene_types"]
     for plot in plots.values():

@@ -55,5 +55,12 @@ def test_the_first_screen_shows_one_frame_of_each_rank_and_of_the_worst_the_wors
         ("Worst", 4.2),
     ]
     assert [(group.name, len(group.frames)) for group in shown.groups] == [("Best", 2), ("Median", 1), ("Worst", 2)]
+    by_lot = gallery(predictions(("best", "worst", "fixed", "fixed")))
+    assert [(group.name, len(group.frames)) for group in by_lot.groups] == [
+        ("Best", 1),
+        ("Worst", 1),
+        ("By lot", 2),
+    ]
+    assert [frame.rank for frame in by_lot.thumbnails] == ["Best", "Worst"], "they stand for no rank"
     without = gallery(replace(given, frames=[{**frame, "rank": "best"} for frame in given.frames]))
     assert [frame.rank for frame in without.thumbnails] == ["Best"]
