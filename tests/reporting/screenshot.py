@@ -3,7 +3,8 @@
     python -m tests.reporting.screenshot reports/report.html docs/images
 
 writes `report.png` (its first screen), `report-dark.png` (curves at night) and `report-phone.png` (predictions and
-points on a phone); of a page of `depth compare`, `compare.png` (its first screen). It needs what the browser test needs, and Debian's fonts-liberation for the README's look.
+points on a phone), and for `reports/compare.html`, the page of `depth compare`, `compare.png` (its first screen).
+It needs what the browser test needs, and Debian's fonts-liberation for the README's look.
 """
 
 from __future__ import annotations
