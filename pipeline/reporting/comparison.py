@@ -14,7 +14,7 @@ from pipeline.reporting.page import render_page
 from pipeline.reporting.side_by_side import side_by_side
 from pipeline.reporting.text import count, number
 from pipeline.reporting.training_figures import best_epoch
-from pipeline.reporting.verdict import HEADLINE_PROTOCOL
+from pipeline.reporting.verdict import HEADLINE_PROTOCOL, trained_on_test
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def render_comparison(runs: Sequence[Evaluated]) -> str:
         verdict=compared.verdict(runs),
         certainty=compared.certainty(runs),
         warnings=[reason for run in runs[1:] if (reason := compared.incomparable(reference, run))],
+        remembered=trained_on_test(reference.metrics),
         summaries=[_summary(runs, place, params) for place in range(len(runs))],
         keys=swatches(runs),
         params=params,

@@ -74,7 +74,7 @@ class Opened:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With everything in it; its frames are ramps of colour and depth."""
-    given = predictions(("best", "median", "worst"), (120, 160))
+    given = predictions(("best", "median", "worst", "fixed"), (120, 160))
     rows, columns = np.mgrid[:120, :160]
     given.rgb_u8[:, 0], given.rgb_u8[:, 1] = 2 * rows, columns
     given.depth_mm[:, 0] = 1500 + 20 * rows

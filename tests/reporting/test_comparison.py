@@ -136,6 +136,15 @@ def test_where_the_test_frames_are_not_the_same_there_is_no_verdict_and_the_page
     assert "told apart" in third, "the others are compared all the same"
 
 
+def test_of_networks_that_were_all_trained_on_the_test_frames_the_page_says_so() -> None:
+    runs = [
+        replace(run, metrics=run.metrics | {"trained_on": "all frames, test included"}) for run in (BASE, BETTER)
+    ]
+    assert incomparable(*runs) == ""
+    assert "The test frames were trained on." in render_comparison(runs)
+    assert "The test frames were trained on." not in render_comparison([BASE, BETTER])
+
+
 def test_frames_of_one_name_and_other_pixels_are_told_by_the_examples_of_older_evaluations() -> None:
     one = replace(BASE, predictions=seen({7: "fixed"}, 100))
     same = replace(BETTER, predictions=seen({7: "best", 8: "fixed"}, 200))
