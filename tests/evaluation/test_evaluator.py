@@ -184,7 +184,7 @@ def test_two_models_keep_some_of_the_same_frames_whatever_their_errors(evaluatio
     random = np.random.default_rng(5)
     kept = []
     for _ in range(2):
-        errors = random.permutation(60.0)
+        errors = random.permutation(60).astype(float)
         table = pd.DataFrame(
             {"frame": names, "scene": "office_0", "scene_type": "office", "full_rmse": errors}
             | {"mean_map_full_rmse": 1.0, "median_ratio": 1.0}
