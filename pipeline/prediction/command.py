@@ -30,9 +30,9 @@ Predict the depth of photographs and videos of any size. For each image NAME the
   NAME-depth.json         range and median in metres, units, camera, model, seconds
 and for each video NAME-side-by-side.mp4 and NAME-depth.json.
 
-An image is whatever Pillow reads, up to 89 million pixels: it is turned upright by its EXIF orientation,
-transparent pixels are seen over white, of several images in one file (GIF, TIFF) the first is taken. Folders are
-searched at any depth and their order is kept in DIR. Of files that would share a NAME all keep their extension in
+An image is a JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, JPEG 2000, PNM, TGA, PCX, SGI or QOI file of up to 89 million
+pixels: it is turned upright by its EXIF orientation, transparent pixels are seen over white, of several images in
+one file (GIF, TIFF) the first is taken. Folders are searched at any depth and their order is kept in DIR. Of files that would share a NAME all keep their extension in
 it. A file that cannot be read is named and skipped, and the exit status is then 1.
 """
 MODEL_HELP = (

@@ -1,4 +1,4 @@
-"""Photographs of any size and format that Pillow reads, as upright 8-bit RGB."""
+"""Photographs of the formats that Pillow reads safely, as upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ BACKGROUND = "white"
 """Seen through transparent pixels, as on most pages; what they hide is often black, or noise."""
 SIDEWAYS = range(5, 9)
 """EXIF orientations in which width and height change places."""
-NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Formats that Pillow knows by name but reads only with other programs; for EPS it starts Ghostscript on the
-file."""
+FORMATS = tuple("AVIF BMP DIB GIF JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP".split())
+"""By Pillow's names, those whose header tells the size of what is decoded. Pillow knows others that wrap a file of
+any kind (ICO, ICNS, IPTC), whose own header tells nothing of it, or that are read by other programs: for EPS, wrapped
+or not, it starts Ghostscript on the file."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,17 @@ def read_photo(source: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> 
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below, with a sentence
             with Image.open(source, formats=readable_formats()) as image:
                 width, height = image.size
-                if width * height <= max_pixels:
-                    is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS
-                    _decode_reduced(image)
-                    return Photo(as_rgb(image), (width, height) if is_turned else (height, width))
+                _refuse_large(name, image, max_pixels)
+                is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS
+                _decode_reduced(image)
+                _refuse_large(name, image, max_pixels)  # more may have come out than the header said
+                return Photo(as_rgb(image), (width, height) if is_turned else (height, width))
+    except PipelineError:
+        raise
     except UnidentifiedImageError as error:
         raise PipelineError(f"{name} cannot be read as an image: its format is none that is known here") from error
     except Exception as error:  # damaged files make Pillow's readers raise anything
         raise PipelineError(f"{name} cannot be read as an image: {error or type(error).__name__}") from error
-    raise PipelineError(
-        f"{name} has {width} x {height} pixels; at most {max_pixels / 1e6:.3g} million are read, "
-        "so make it smaller first"
-    )
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -84,8 +84,9 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def readable_formats() -> list[str]:
+    """Of `FORMATS` those that this build of Pillow has."""
     Image.init()
-    return [name for name in Image.OPEN if name not in NOT_READ]
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def readable_extensions() -> set[str]:
@@ -98,3 +99,12 @@ def _decode_reduced(image: Image.Image) -> None:
     shrink = min(image.size) / DECODED_SIDE
     if shrink >= 2:
         image.draft(None, (round(image.width / shrink), round(image.height / shrink)))
+    image.load()
+
+
+def _refuse_large(name: str | Path, image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise PipelineError(
+            f"{name} has {image.width} x {image.height} pixels; at most {max_pixels / 1e6:.3g} million are read, "
+            "so make it smaller first"
+        )

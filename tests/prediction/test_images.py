@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from pipeline.errors import PipelineError
+from pipeline.prediction import images
 from pipeline.prediction.images import MAX_PIXELS, as_rgb, read_photo, readable_extensions
 
 GREY_16 = np.array([[0, 257, 65535], [128 * 257, 65535, 1000]], np.uint16)
@@ -183,23 +186,84 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
         read_photo(tmp_path)  # a folder
 
 
-def test_postscript_is_not_handed_to_ghostscript(tmp_path: Path) -> None:
+def ico(content: bytes) -> bytes:
+    """An icon that says 16 x 16 of the PNG in it."""
+    return struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(content), 22) + content
+
+
+def icns(content: bytes) -> bytes:
+    return b"icns" + struct.pack(">I", 16 + len(content)) + b"ic07" + struct.pack(">I", 8 + len(content)) + content
+
+
+def iptc(content: bytes) -> bytes:
+    """An IPTC record that says 16 x 16 of the picture, of any format, in it."""
+
+    def field(record: int, number: int, body: bytes) -> bytes:
+        return bytes([0x1C, record, number, 0x84, 0]) + struct.pack(">I", len(body)) + body
+
+    size = field(3, 20, b"\0\x10") + field(3, 30, b"\0\x10")
+    return field(3, 60, b"\1\0") + size + field(3, 120, b"\5") + field(8, 10, content)
+
+
+@pytest.mark.parametrize("wrapped", [ico, icns, iptc])
+def test_a_bomb_that_is_wrapped_in_another_format_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrapped: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "small.jpg").write_bytes(wrapped(bomb(1000, 1000)))
+    with Image.open(tmp_path / "small.jpg") as image:  # Pillow takes it for one
+        assert image.format == wrapped.__name__.upper()
+    with pytest.raises(PipelineError, match="its format is none that is known here"):
+        read_photo(tmp_path / "small.jpg")
+
+
+@pytest.mark.filterwarnings("ignore:Image was not the expected size")
+@pytest.mark.parametrize("wrapped", [ico, icns])
+def test_what_comes_out_larger_than_the_header_said_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrapped: Callable[[bytes], bytes]
+) -> None:
+    monkeypatch.setattr(images, "FORMATS", (wrapped.__name__.upper(),))  # no accepted format is known to do it
+    (tmp_path / "small.ico").write_bytes(wrapped(bomb(1000, 1000)))
+    with pytest.raises(PipelineError, match="1000 x 1000 pixels; at most 0.5 million"):
+        read_photo(tmp_path / "small.ico", max_pixels=500_000)
+
+
+@pytest.mark.parametrize("kind", images.readable_formats())
+def test_every_format_tells_its_size_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = tmp_path / "photo"
+    picture().save(path, format=kind)
+    assert read_photo(path).size == (20, 30)
+
+    def decode(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(Image, "_getdecoder", decode)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    with pytest.raises(PipelineError, match="30 x 20 pixels"):
+        read_photo(path, max_pixels=599)
+
+
+@pytest.mark.parametrize("wrapped", [bytes, iptc])
+def test_postscript_is_not_handed_to_ghostscript(tmp_path: Path, wrapped: Callable[[bytes], bytes]) -> None:
     ghostscript = tmp_path / "bin" / "gs"
     ghostscript.parent.mkdir()
-    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    ghostscript.write_text(f"#!/bin/sh\n: > {tmp_path}/ran\n")
     ghostscript.chmod(0o755)
-    (tmp_path / "page.eps").write_text(
-        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-    )
-    reads = f"from pipeline.prediction.images import read_photo; read_photo({str(tmp_path / 'page.eps')!r})"
-    done = subprocess.run(
-        [sys.executable, "-c", reads], env={"PATH": str(ghostscript.parent)}, capture_output=True, text=True
-    )
-    assert "page.eps cannot be read as an image" in done.stderr
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    (tmp_path / "page.jpg").write_bytes(wrapped(page))
+    reads = f"from pipeline.prediction.images import read_photo; read_photo({str(tmp_path / 'page.jpg')!r})"
+    environment = {"PATH": str(ghostscript.parent)}
+    done = subprocess.run([sys.executable, "-c", reads], env=environment, capture_output=True, text=True)
+    assert "page.jpg cannot be read as an image" in done.stderr
     assert not (tmp_path / "ran").exists()
     assert ".eps" not in readable_extensions()
+    # The trap works: Pillow itself falls into it.
+    opens = f"from PIL import Image; Image.open({str(tmp_path / 'page.jpg')!r}).load()"
+    subprocess.run([sys.executable, "-c", opens], env=environment, capture_output=True)
+    assert (tmp_path / "ran").exists()
 
 
 def test_the_common_formats_are_among_those_that_folders_are_searched_for() -> None:
     assert {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".avif"} <= readable_extensions()
-    assert not {".h5", ".mpg", ".pdf", ".txt"} & readable_extensions()
+    assert not {".h5", ".ico", ".iim", ".mpg", ".pdf", ".txt"} & readable_extensions()
