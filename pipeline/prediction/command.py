@@ -32,8 +32,9 @@ and for each video NAME-side-by-side.mp4 and NAME-depth.json.
 
 An image is a JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, JPEG 2000, PNM, TGA, PCX, SGI or QOI file of up to 89 million
 pixels: it is turned upright by its EXIF orientation, transparent pixels are seen over white, of several images in
-one file (GIF, TIFF) the first is taken. Folders are searched at any depth and their order is kept in DIR. Of files that would share a NAME all keep their extension in
-it. A file that cannot be read is named and skipped, and the exit status is then 1.
+one file (GIF, TIFF) the first is taken. Folders are searched at any depth and their order is kept in DIR. Of files
+that would share a NAME all keep their extension in it. A file that cannot be read is named and skipped, and the
+exit status is then 1.
 """
 MODEL_HELP = (
     "checkpoint file; models:/NAME@ALIAS or models:/NAME/VERSION of MLflow's registry; or the id or name of a run, "
@@ -83,7 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera", type=_camera, metavar="fx,fy,cx,cy", help="the camera in pixels of the image, for --ply"
     )
     parser.add_argument(
-        "--frames", action="store_true", help="also write each frame's depth of a video: NAME-depth/000001.png, …"
+        "--frames",
+        action="store_true",
+        help="also write each frame's depth of a video: NAME-depth-frames/000001.png, …",
     )
     parser.add_argument(
         "--batch-size", type=int, default=16, metavar="N", help="images predicted at once (default: %(default)s)"
@@ -93,11 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Predict what the parsed `options` name. Raises `PipelineError` at the end if a file could not be read."""
-    from pipeline.prediction.inputs import find_inputs
+    from pipeline.prediction.inputs import find_inputs, refuse_losses
 
     if options.out.exists() and not options.out.is_dir():
         raise PipelineError(f"--out {options.out} is a file; name a folder")
     inputs = find_inputs(options.inputs, options.out)
+    refuse_losses(inputs, options.out, options.frames)
     videos = [found for found in inputs if found.is_video]
     if videos:
         from pipeline.prediction.videos import refuse_without_av

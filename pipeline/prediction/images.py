@@ -24,10 +24,26 @@ BACKGROUND = "white"
 """Seen through transparent pixels, as on most pages; what they hide is often black, or noise."""
 SIDEWAYS = range(5, 9)
 """EXIF orientations in which width and height change places."""
-FORMATS = tuple("AVIF BMP DIB GIF JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP".split())
-"""By Pillow's names, those whose header tells the size of what is decoded. Pillow knows others that wrap a file of
-any kind (ICO, ICNS, IPTC), whose own header tells nothing of it, or that are read by other programs: for EPS, wrapped
-or not, it starts Ghostscript on the file."""
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "JPEG",
+    "JPEG2000",
+    "MPO",
+    "PCX",
+    "PNG",
+    "PPM",
+    "QOI",
+    "SGI",
+    "TGA",
+    "TIFF",
+    "WEBP",
+)
+"""By Pillow's names, those whose header tells the size of what is decoded. Of its others some wrap a file of any
+kind (ICO, ICNS, IPTC), of which their own header tells nothing, and some are read by other programs: for EPS, also
+if wrapped, it starts Ghostscript on the file."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pipeline.files import write_json, written_whole
 from pipeline.prediction.cloud import FIELD_OF_VIEW, Camera, point_cloud, write_ply
 from pipeline.prediction.estimator import enlarged
 from pipeline.prediction.images import Photo
+from pipeline.prediction.inputs import FACTS, OF_IMAGES, ending
 from pipeline.prediction.pictures import colour_depth, side_by_side
 
 SHOWN_PIXELS = 2**20
@@ -35,6 +36,10 @@ class Wanted:
     """horizontal, in degrees; None for that of NYU's camera along the longer side"""
     range_m: tuple[float, float] | None = None
     """what the colours stand for; None for each image's own range"""
+
+    @property
+    def camera_from(self) -> str:
+        return "camera" if self.camera is not None else "fov" if self.field_of_view is not None else "assumed"
 
     def camera_of(self, size: tuple[int, int]) -> Camera:
         if self.camera is not None:
@@ -68,11 +73,8 @@ def write_results(
     low_m, high_m = range_of(depth_m)
     near_m, far_m = wanted.range_m or (low_m, high_m)
     shown_m = enlarged(small_m, (shown.height, shown.width))
-    written = {
-        "depth_mm": ending(name, "-depth.png"),
-        "colours": ending(name, "-depth-colour.png"),
-        "side_by_side": ending(name, "-side-by-side.jpg"),
-    }
+    kinds = ["depth_mm", "colours", "side_by_side", *["depth_m"] * wanted.npy, *["cloud"] * wanted.ply]
+    written = {kind: ending(name, OF_IMAGES[kind]) for kind in kinds}
     with written_whole(written["depth_mm"]) as partial:
         depth_picture(depth_m).save(partial, format="PNG")
     with written_whole(written["colours"]) as partial:
@@ -81,11 +83,9 @@ def write_results(
         side_by_side(shown, shown_m, near_m, far_m).save(partial, format="JPEG", quality=92)
     camera = wanted.camera_of(size)
     if wanted.npy:
-        written["depth_m"] = ending(name, "-depth.npy")
         with written_whole(written["depth_m"]) as partial, partial.open("wb") as file:
             np.save(file, depth_m)
     if wanted.ply:
-        written["cloud"] = ending(name, "-cloud.ply")
         points_m = point_cloud(shown_m, camera.resized(size, (shown.height, shown.width)))
         write_ply(written["cloud"], points_m, np.asarray(shown))
     content = {
@@ -94,17 +94,12 @@ def write_results(
         "depth": {"min": low_m, "median": float(np.median(depth_m)), "max": high_m, "unit": "metre"},
         "depth_png": {"unit": "millimetre", "missing": 0},
         "colours": {"near": near_m, "far": far_m, "unit": "metre"},
-        "camera": vars(camera) | {"unit": "pixel"},
+        "camera": vars(camera) | {"unit": "pixel", "from": wanted.camera_from},
         "files": {kind: path.name for kind, path in written.items()},
     }
-    write_json(ending(name, "-depth.json"), facts | content)
+    write_json(ending(name, FACTS), facts | content)
 
 
 def depth_picture(depth_m: np.ndarray) -> Image.Image:
     """16-bit millimetres, 0 = missing."""
     return Image.fromarray(to_millimetres(torch.from_numpy(depth_m)).numpy().astype(np.uint16))
-
-
-def ending(name: Path, text: str) -> Path:
-    """`name` may hold dots, which are no suffix."""
-    return name.with_name(name.name + text)

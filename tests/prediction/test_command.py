@@ -103,6 +103,8 @@ def test_metres_and_points_are_written_if_wanted(work: Path) -> None:
     body = Path("depth/kitchen-cloud.ply").read_bytes().partition(b"end_header\n")[2]
     vertices = np.frombuffer(body, [("xyz", "<f4", 3), ("rgb", "u1", 3)]).reshape(45, 61)
     np.testing.assert_array_equal(vertices["rgb"], np.array(Image.open("photos/kitchen.jpg")))
+    facts = json.loads(Path("depth/kitchen-depth.json").read_text(encoding="utf-8"))
+    assert facts["camera"] == {"fx": 50, "fy": 60, "cx": 30, "cy": 20, "unit": "pixel", "from": "camera"}
     np.testing.assert_allclose(-vertices["xyz"][..., 2], depth_m, rtol=1e-5)
     np.testing.assert_allclose(vertices["xyz"][7, 9, 0], (9 - 30) / 50 * depth_m[7, 9], rtol=1e-5)
     np.testing.assert_allclose(vertices["xyz"][7, 9, 1], (20 - 7) / 60 * depth_m[7, 9], rtol=1e-5)
@@ -117,6 +119,7 @@ def test_the_camera_follows_from_the_field_of_view(work: Path, arguments: list[s
     main(["predict", "photos/attic.png", "--out", "depth", "--ply", *arguments])
     camera = json.loads(Path("depth/attic-depth.json").read_text(encoding="utf-8"))["camera"]
     wanted = {"fx": pytest.approx(focal), "fy": pytest.approx(focal), "cx": 24.5, "cy": 44.5, "unit": "pixel"}
+    wanted["from"] = "fov" if arguments else "assumed"
     assert camera == wanted
 
 

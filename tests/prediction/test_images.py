@@ -217,13 +217,12 @@ def test_a_bomb_that_is_wrapped_in_another_format_is_not_opened(
 
 
 @pytest.mark.filterwarnings("ignore:Image was not the expected size")
-@pytest.mark.parametrize("wrapped", [ico, icns])
 def test_what_comes_out_larger_than_the_header_said_is_refused_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrapped: Callable[[bytes], bytes]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "FORMATS", (wrapped.__name__.upper(),))  # no accepted format is known to do it
-    (tmp_path / "small.ico").write_bytes(wrapped(bomb(1000, 1000)))
-    with pytest.raises(PipelineError, match="1000 x 1000 pixels; at most 0.5 million"):
+    monkeypatch.setattr(images, "FORMATS", ("ICO",))  # no accepted format is known to do it
+    (tmp_path / "small.ico").write_bytes(ico(bomb(1000, 1000)))
+    with pytest.raises(PipelineError, match=r"1000 x 1000 pixels; at most 0\.5 million"):
         read_photo(tmp_path / "small.ico", max_pixels=500_000)
 
 

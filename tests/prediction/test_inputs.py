@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.prediction.inputs import find_inputs
+from pipeline.prediction.inputs import find_inputs, refuse_losses
 
 OUT = Path("out")
 
@@ -74,6 +75,24 @@ def test_earlier_results_in_a_folder_are_no_images_of_it() -> None:
     assert found(".") == {"a.jpg": "a"}
     with pytest.raises(PipelineError, match="--out is out itself"):
         found("out")
+
+
+def test_a_pipe_is_no_image_and_is_not_waited_for() -> None:
+    make("photos/a.jpg")
+    os.mkfifo("photos/pipe.jpg")
+    assert found("photos") == {"photos/a.jpg": "a"}
+    with pytest.raises(PipelineError, match=r"photos/pipe\.jpg is neither a file nor a folder"):
+        found("photos/pipe.jpg")
+
+
+@pytest.mark.parametrize("given", ["a-depth.png", "a-side-by-side.jpg", "link.png", "other/../a-depth-colour.png"])
+def test_a_result_may_not_take_the_place_of_an_input(given: str) -> None:
+    make("a.jpg", "a-depth-colour.png", "a-side-by-side.jpg", "other/b.jpg", "a-depth.png")
+    Path("link.png").symlink_to("a-depth.png")
+    inputs = find_inputs([Path("a.jpg"), Path(given)], Path())
+    with pytest.raises(PipelineError, match=r"which is to be predicted, would be replaced by a result of a\.jpg"):
+        refuse_losses(inputs, Path(), each_frame=False)
+    refuse_losses(inputs, OUT, each_frame=False)
 
 
 def test_what_is_not_there_is_named() -> None:

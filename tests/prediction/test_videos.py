@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from PIL import Image
 
 from pipeline import DepthEstimator
 from pipeline.cli import main
-from pipeline.prediction.videos import opened_video
+from pipeline.errors import PipelineError
+from pipeline.prediction import videos
+from pipeline.prediction.inputs import VIDEOS
+from pipeline.prediction.videos import opened_video, predict_video
 
 TIMES_MS = (0, 100, 200, 300, 700)
 """Not evenly spaced, as of a phone that saves light."""
@@ -81,7 +85,7 @@ def test_a_video_becomes_one_of_its_frames_beside_their_depth_at_the_same_times(
             left = frame.to_ndarray(format="rgb24")[: SIZE[0], : SIZE[1]].astype(int)
             assert np.abs(left - rgb_u8).mean() < 12
     estimator = DepthEstimator(device="cpu")
-    maps = sorted(Path("depth/walk-depth").iterdir())
+    maps = sorted(Path("depth/walk-depth-frames").iterdir())
     assert [path.name for path in maps] == [f"{number:06d}.png" for number in range(1, 6)]
     for path, rgb_u8 in zip(maps, pictures(), strict=True):
         depth_mm = np.array(Image.open(path))
@@ -91,7 +95,7 @@ def test_a_video_becomes_one_of_its_frames_beside_their_depth_at_the_same_times(
     assert (facts["frames"], facts["width"], facts["height"]) == (5, SIZE[1], SIZE[0])
     assert 0 < facts["depth"]["min"] <= facts["colours"]["near"] < facts["colours"]["far"] <= facts["depth"]["max"]
     assert sorted(path.name for path in Path("depth").iterdir()) == [
-        "walk-depth",
+        "walk-depth-frames",
         "walk-depth.json",
         "walk-side-by-side.mp4",
     ]
@@ -128,10 +132,115 @@ def test_a_damaged_video_is_named_and_skipped_and_leaves_nothing(
         assert any(f"skipped: {name} cannot be read as a video" in line for line in lines)
     assert "3 of 4 could not be read: cut.mp4, text.avi, sound.mkv" in lines[-1]
     assert {path.name for path in Path("depth").iterdir()} == {
-        "walk-depth",
+        "walk-depth-frames",
         "walk-depth.json",
         "walk-side-by-side.mp4",
     }
+
+
+def test_frames_replace_those_of_an_earlier_call_but_never_another_file(
+    work: Path, av: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(av, "walk.mp4")
+    folder = Path("depth/walk-depth-frames")
+    folder.mkdir(parents=True)
+    (folder / "000009.png").touch()
+    main(["predict", "walk.mp4", "--out", "depth", "--frames"])
+    assert len(list(folder.iterdir())) == len(TIMES_MS)
+    (folder / "notes.txt").write_text("mine")
+    before = {path.name for path in Path("depth").iterdir()}
+    with pytest.raises(SystemExit):
+        main(["predict", "walk.mp4", "--out", "depth", "--frames"])
+    assert "holds notes.txt, which is none; move it away" in capsys.readouterr().err.splitlines()[-1]
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert {path.name for path in Path("depth").iterdir()} == before
+    main(["predict", "walk.mp4", "--out", "depth"])  # without --frames nothing is in the way
+
+
+@pytest.mark.parametrize("name", ["walk-depth-frames/000001.png", "walk-side-by-side.mp4"])
+def test_a_result_never_replaces_what_is_to_be_predicted(
+    work: Path, av: Any, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = Path(name)
+    given.parent.mkdir(exist_ok=True)
+    write_video(av, "walk.mp4")
+    given.write_bytes(b"mine")
+    with pytest.raises(SystemExit):
+        main(["predict", "walk.mp4", name, "--out", ".", "--frames"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name}, which is to be predicted, would be replaced by a result of walk.mp4" in line
+    assert given.read_bytes() == b"mine"
+    assert not Path("walk-depth.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ffconcat version 1.0\nfile secret.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nsecret.ts\n#EXT-X-ENDLIST\n",
+    ],
+    ids=["ffconcat", "HLS"],
+)
+def test_a_list_of_other_files_is_no_video(work: Path, av: Any, content: str) -> None:
+    write_video(av, "secret.mp4")
+    write_video(av, "secret.ts")
+    Path("list.mp4").write_text(content)
+    if content.startswith("ff"):  # FFmpeg on its own does read the other file
+        with av.open("list.mp4") as container:
+            assert len(list(container.decode(video=0))) == len(TIMES_MS)
+    with pytest.raises(PipelineError, match=r"list\.mp4 cannot be read as a video"), opened_video(Path("list.mp4")):
+        pass
+
+
+CODECS = {
+    "avi": "mpeg4",
+    "m4v": "libx264",
+    "mkv": "libx264",
+    "mov": "libx264",
+    "mp4": "libx264",
+    "mpeg": "mpeg2video",
+    "mpg": "mpeg1video",
+    "webm": "libvpx",
+}
+
+
+@pytest.mark.parametrize("kind", sorted(VIDEOS))
+def test_videos_of_every_extension_that_folders_are_searched_for_are_read(work: Path, av: Any, kind: str) -> None:
+    path = f"a:walk{kind}"  # a name that FFmpeg could take for an address
+    with av.open(f"file:{path}", "w", format="mp4" if kind == ".m4v" else None) as container:
+        stream = container.add_stream(CODECS[kind[1:]], rate=25)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for rgb_u8 in pictures():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb_u8, format="rgb24")))
+        container.mux(stream.encode(None))
+    with opened_video(Path(path)) as (frames, _):
+        assert len(list(frames)) == len(TIMES_MS)
+
+
+def test_a_video_of_too_many_pixels_is_refused(work: Path, av: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(av, "walk.mp4")
+    monkeypatch.setattr(videos, "MAX_PIXELS", SIZE[0] * SIZE[1] - 1)
+    with pytest.raises(PipelineError, match=r"walk\.mp4 has 80 x 48 pixels"), opened_video(Path("walk.mp4")):
+        pass
+
+
+def test_a_batch_waits_in_less_memory_than_its_frames(work: Path, av: Any) -> None:
+    height, width = 960, 1280
+    with av.open("large.mp4", "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for grey in range(12):
+            rgb_u8 = np.full((height, width, 3), 20 * grey, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb_u8, format="rgb24")))
+        container.mux(stream.encode(None))
+    estimator = DepthEstimator(device="cpu", batch_size=12)
+    tracemalloc.start()
+    try:
+        predict_video(estimator, Path("large.mp4"), Path("depth/large"), None, False, {})
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 6 * height * width * 3  # of 12 frames
 
 
 def test_without_the_extra_one_line_says_what_to_install(
