@@ -7,10 +7,11 @@ from pathlib import Path
 
 from pipeline import paths
 from pipeline.errors import PipelineError
+from pipeline.prediction.command import add_model_argument
 
 FORMATS = ("onnx", "torchscript", "pt2")
 DESCRIPTION = """\
-Write the network of a checkpoint as one file that runs without this project, for any number of images of any size
+Write a model's network as one file that runs without this project, for any number of images of any size
 from 32 x 32. The file is checked against the network on several sizes before it is kept, and says in its metadata
 what goes in, what comes out and where the network came from. onnx needs the extra `export`.
 """
@@ -20,13 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.add_argument("--format", choices=FORMATS, required=True, help="what kind of file")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
-    parser.add_argument(
-        "--model",
-        type=Path,
-        default=paths.BEST_CHECKPOINT,
-        metavar="FILE",
-        help="checkpoint to export (default: %(default)s)",
-    )
+    add_model_argument(parser)
     parser.add_argument(
         "--int8",
         action="store_true",
@@ -45,6 +40,9 @@ def export(options: argparse.Namespace) -> None:
     """Write, check and keep a file, and say what came of it."""
     if options.int8 and options.format != "onnx":
         raise PipelineError("--int8 works with --format onnx only")
+    if options.out.is_dir():
+        example = options.out / f"depth.{options.format}"
+        raise PipelineError(f"--out {options.out} is a folder; name the file to write, such as {example}")
     if options.format == "onnx":
         import pipeline.export.onnx_files  # noqa: F401  says what to install before anything is done
 
@@ -54,8 +52,10 @@ def export(options: argparse.Namespace) -> None:
     from pipeline.export.metadata import describe
     from pipeline.files import written_whole
     from pipeline.model.checkpoint import load_network, read_checkpoint_info
+    from pipeline.prediction.models import checkpoint_file
 
-    network, info = load_network(options.model), read_checkpoint_info(options.model)
+    with checkpoint_file(options.model) as path:
+        network, info = load_network(path), read_checkpoint_info(path)
     max_depth_m = info.options["max_depth_m"]
     write, run = WRITERS_AND_RUNNERS[options.format]
     with written_whole(options.out) as partial:

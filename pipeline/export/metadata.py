@@ -12,10 +12,17 @@ from pipeline.model.network import MIN_SIDE
 LICENCES = {
     "rooms": "none: rendered by the program itself, from nobody's pictures",
     "nyu_v2": "NYU Depth v2, research data under its own terms",
+    "nyu_raw": "NYU Depth v2 (its raw recordings), research data under its own terms",
     "file": "those of the file that was given; NYU Depth v2 is research data under its own terms",
     "folder": "those of the images that were given",
 }
 """By `fetch.source`, the terms of the data that the network was trained on."""
+
+
+def _licence(source: str | None) -> str:
+    if not source:
+        return "not known: the checkpoint does not name the data's source"
+    return LICENCES.get(source, f"not known: that of the data source {source}")
 
 
 def describe(info: CheckpointInfo) -> dict[str, str]:
@@ -40,9 +47,7 @@ def describe(info: CheckpointInfo) -> dict[str, str]:
         "trained_on": info.trained_on,
         "data_source": info.source,
         "data_fingerprint": info.data_fingerprint,
-        "data_licence": LICENCES.get(
-            info.source or "", "not known: the checkpoint does not name the data's source"
-        ),
+        "data_licence": _licence(info.source),
         "made_with": f"depth-pipeline {version('depth-pipeline')}, torch {version('torch')}",
     }
     return {key: fact if isinstance(fact, str) else json.dumps(fact) for key, fact in facts.items()}

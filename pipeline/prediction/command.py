@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -43,7 +44,8 @@ MODEL_HELP = (
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=str(paths.BEST_CHECKPOINT), help=MODEL_HELP)
+    best = os.path.relpath(paths.repository_root() / paths.BEST_CHECKPOINT)
+    parser.add_argument("--model", default=best, metavar="MODEL", help=MODEL_HELP)
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:

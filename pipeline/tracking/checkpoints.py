@@ -10,7 +10,15 @@ from mlflow.exceptions import MlflowException
 from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.tracking.records import ARTIFACTS
-from pipeline.tracking.store import first_line, open_store, search_runs, shown_uri, store_uri, told
+from pipeline.tracking.store import (
+    first_line,
+    open_store,
+    search_runs,
+    shown_uri,
+    store_is_missing,
+    store_uri,
+    told,
+)
 
 REGISTRY = "models:/"
 
@@ -22,14 +30,18 @@ def fetch_checkpoint(model: str, folder: Path) -> Path:
     model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`, or the id or name of a run, of which the best checkpoint
     is taken (of several runs of one name that of the newest). Raises `PipelineError` if there is none.
     """
-    uri = store_uri()
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+    if store_is_missing():
         raise PipelineError(f"{model} is no file, and there is no MLflow store at {shown_uri()} to look it up in")
     client = open_store()
     if model.startswith(REGISTRY):
         return _fetch_registered(model, folder)
     with told():
         run_id = run_id_of(client, model)
+    if run_id is None:
+        raise PipelineError(
+            f"{model} is no file, and MLflow at {shown_uri()} has no run of this id or name; "
+            "give a file, a run, or models:/NAME@ALIAS"
+        )
     artifact = f"{dict(ARTIFACTS['train'])[paths.BEST_CHECKPOINT]}/{paths.BEST_CHECKPOINT.name}"
     try:
         return Path(client.download_artifacts(run_id, artifact, str(folder)))
@@ -54,8 +66,8 @@ def _fetch_registered(model: str, folder: Path) -> Path:
     return checkpoints[0]
 
 
-def run_id_of(client: mlflow.MlflowClient, name: str) -> str:
-    """The id of the run that has this id or, else, the newest that has this name."""
+def run_id_of(client: mlflow.MlflowClient, name: str) -> str | None:
+    """The id of the run that has this id or, else, the newest that has this name; None if there is none."""
     try:
         return str(client.get_run(name).info.run_id)
     except MlflowException:
@@ -64,9 +76,4 @@ def run_id_of(client: mlflow.MlflowClient, name: str) -> str:
     quoted = name.replace("'", "")  # no run of ours has one in its name, and MLflow's filter knows no escape
     runs = [run for number in numbers for run in search_runs(client, number, f"attributes.run_name = '{quoted}'")]
     runs = [run for run in runs if run.info.run_name == name]
-    if not runs:
-        raise PipelineError(
-            f"{name} is no file, and MLflow at {shown_uri()} has no run of this id or name; "
-            "give a file, a run, or models:/NAME@ALIAS"
-        )
-    return str(max(runs, key=lambda run: run.info.start_time).info.run_id)
+    return str(max(runs, key=lambda run: run.info.start_time).info.run_id) if runs else None

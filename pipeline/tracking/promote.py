@@ -22,7 +22,7 @@ from pipeline.model.checkpoint import CheckpointInfo, load_network, read_checkpo
 from pipeline.tracking import registry
 from pipeline.tracking.checkpoints import run_id_of
 from pipeline.tracking.records import ARTIFACTS
-from pipeline.tracking.store import first_line, open_store, search_runs, told
+from pipeline.tracking.store import first_line, open_store, search_runs, shown_uri, store_is_missing, told
 from pipeline.tracking.table import JUDGED_BY
 
 TAGGED = ("rmse", "abs_rel", "delta1")
@@ -115,6 +115,10 @@ def promote(run: str | None, protocol: str, force: bool) -> Verdict:
     """
     if protocol not in PROTOCOLS:
         raise PipelineError(f"there is no protocol {protocol!r}; choose {', '.join(PROTOCOLS)}")
+    if store_is_missing():
+        raise PipelineError(
+            f"there is no MLflow store at {shown_uri()}, so no run to promote; run `dvc repro` first"
+        )
     client = open_store()
     with (
         locked(paths.repository_root() / paths.STATE / "promote.lock"),
@@ -152,7 +156,10 @@ def promote(run: str | None, protocol: str, force: bool) -> Verdict:
 
 def _named(client: mlflow.MlflowClient, name: str) -> StoredRun:
     with told():
-        return client.get_run(run_id_of(client, name))
+        run_id = run_id_of(client, name)
+        if run_id is None:
+            raise PipelineError(f"MLflow at {shown_uri()} has no run whose id or name is {name}")
+        return client.get_run(run_id)
 
 
 def _of_workspace(client: mlflow.MlflowClient) -> StoredRun:

@@ -38,6 +38,12 @@ def store_uri() -> str:
     return f"sqlite:///{repository_root() / uri.removeprefix('sqlite:///')}"
 
 
+def store_is_missing() -> bool:
+    """Whether the store is an SQLite file that is not there: to open it would make one."""
+    uri = store_uri()
+    return uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file()
+
+
 def shown_uri(uri: str | None = None) -> str:
     """A store's address (the present one's without an argument) without its password, for messages."""
     uri = uri or store_uri()

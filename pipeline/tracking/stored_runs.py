@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.tracking.records import ARTIFACTS, Files
-from pipeline.tracking.store import first_line, open_store, shown_uri, store_uri, told
+from pipeline.tracking.store import first_line, open_store, shown_uri, store_is_missing, told
 from pipeline.tracking.sync import all_runs
 
 AT_ROOT = {path for listed in ARTIFACTS.values() for path, folder in listed if folder is None} | {paths.PARAMS}
@@ -55,8 +55,7 @@ class StoredRuns:
 
     def __init__(self) -> None:
         self._runs: list[Run] = []
-        uri = store_uri()
-        if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        if store_is_missing():
             return
         self._client = open_store()
         with told():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ import torch
 from pipeline.cli import main
 from pipeline.data.frames import Frames
 from pipeline.data.shards import write_shards
+from pipeline.params import Fetch
+from pipeline.tracking.store import open_store
 
 
 class Rooms:
@@ -158,6 +162,44 @@ def test_without_a_checkpoint_the_stage_to_run_is_named(tmp_path: Path, capsys: 
     missing = str(tmp_path / "none.safetensors")
     line = failure(capsys, "--format", "pt2", "--model", missing, "--out", str(tmp_path / "a"))
     assert "none.safetensors does not exist; run the train stage first" in line
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torchscript", "pt2"])
+def test_a_folder_is_no_file_to_write_and_is_refused_before_anything_is_loaded(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = failure(capsys, "--format", kind, "--model", "none.safetensors", "--out", str(tmp_path))
+    assert line.startswith(f"error: depth export: --out {tmp_path} is a folder; name the file to write")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_a_run_is_exported_as_its_checkpoint_is(
+    checkpoint: Path, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, "mlflow.db")
+    store = open_store()
+    number = store.create_experiment("depth", artifact_location=(tmp_path / "mlartifacts").as_uri())
+    store.log_artifact(store.create_run(number, run_name="shaky-gnat").info.run_id, str(checkpoint), "checkpoints")
+    rgb = torch.rand(1, 3, 48, 64)
+    found = []
+    for model in ("shaky-gnat", str(checkpoint)):
+        main(["export", "--format", "torchscript", "--model", model, "--out", "depth.pt"])
+        found.append(torch.jit.load("depth.pt")(rgb))
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_every_source_that_can_be_fetched_has_its_licence_and_another_one_is_named() -> None:
+    from dataclasses import replace
+
+    from pipeline.export.metadata import LICENCES, describe
+    from tests.export.conftest import INFO
+
+    assert set(LICENCES) == set(get_args(Fetch.model_fields["source"].annotation))
+    assert "NYU Depth v2" in describe(replace(INFO, source="nyu_raw"))["data_licence"]
+    assert "moon" in describe(replace(INFO, source="moon"))["data_licence"]
 
 
 def test_the_licence_of_nyu_is_told_and_that_of_old_checkpoints_is_not_invented() -> None:

@@ -146,6 +146,16 @@ def test_a_large_image_is_reduced_in_what_is_only_looked_at(work: Path) -> None:
     assert 0.99 * 2**20 < points <= 2**20
 
 
+def test_the_model_of_the_repository_is_found_from_a_folder_of_it(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work / "dvc.yaml").touch()
+    monkeypatch.chdir(work / "photos")
+    main(["predict", "attic.png", "--out", "depth"])
+    facts = json.loads(Path("depth/attic-depth.json").read_text(encoding="utf-8"))
+    assert facts["model"]["model"] == "../models/best.safetensors"
+
+
 def test_another_checkpoint_is_taken_by_its_name(work: Path) -> None:
     Path("models/best.safetensors").rename("mine.safetensors")
     main(["predict", "photos/attic.png", "--out", "depth", "--model", "mine.safetensors"])

@@ -95,6 +95,14 @@ def test_the_first_is_champion_and_only_what_beats_it_by_more_than_the_interval_
     assert (len(versions(store)), champion(store)) == (3, 2)
 
 
+@pytest.mark.parametrize("run", [None, "shaky-gnat"])
+def test_without_a_store_none_is_made(root: Path, run: str | None) -> None:
+    (root / "mlflow.db").unlink()
+    with pytest.raises(PipelineError, match=r"there is no MLflow store at .*, so no run to promote"):
+        promote(run, "full", False)
+    assert sorted(path.name for path in root.iterdir()) == ["params.yaml"]
+
+
 @pytest.mark.usefixtures("quick")
 def test_the_interval_is_that_of_the_differences_not_of_the_scores(runs: ScoredRuns) -> None:
     """Frames are drawn for both at once: the scores spread by 0.2 m, their differences by 5 mm."""
@@ -175,7 +183,7 @@ def test_what_does_not_compare_is_refused_and_not_registered_except_by_force(
         ("last epoch", "scored the weights of epoch 20, and its best ones are of epoch 3"),
         ("killed", "run killed is KILLED; only a finished one"),
         ("planted", "is not a readable safetensors file"),
-        ("nobody", "no run of this id or name"),
+        ("nobody", r"mlflow\.db has no run whose id or name is nobody$"),
     ):
         with pytest.raises(PipelineError, match=said) as caught:
             promote(name, "full", False)
