@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ from pipeline import DepthEstimator
 from pipeline.cli import main
 from pipeline.errors import PipelineError
 from pipeline.model.checkpoint import load_network, read_checkpoint_info
+from pipeline.tracking import registry
 from pipeline.tracking.store import open_store
 
 RAN = "ran"
@@ -78,6 +82,39 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def trap(work: Path) -> Trap:
     return Trap(work / RAN)
+
+
+LOADS = """
+import sys
+import mlflow
+print(mlflow.pyfunc.load_model(sys.argv[1]).predict([sys.argv[3]])[0]["unit"], flush=True)
+mlflow.pyfunc.load_model(sys.argv[2])
+"""
+"""In a process of its own, as what MLflow loads takes the place of this package."""
+
+
+def test_a_model_saved_for_serving_loads_its_tensors_and_nothing_that_is_planted_beside_them(
+    trap: Trap, work: Path, checkpoint_of: Path
+) -> None:
+    """MLflow loads a model by its own rules, which for others unpickle."""
+    folder = work / "model"
+    registry.save(folder, checkpoint_of)
+    for place in (folder, folder / "artifacts", folder / "data", folder / "code", folder / "code" / "pipeline"):
+        place.mkdir(exist_ok=True)
+        for name in ("python_model.pkl", "model.pkl", "context.pkl", "best.pkl", "data.pickle"):
+            bare_pickle(place / name, trap)
+        for name in ("model.pt", "model.pth", "best.ckpt", "pytorch_model.bin"):
+            torch_zip(place / name, trap)
+    # The weights themselves may be planted, too.
+    shutil.copytree(folder, work / "weights")
+    torch_zip(work / "weights" / "artifacts" / checkpoint_of.name, trap)
+    example = base64.b64encode(Path("photo.png").read_bytes()).decode()
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS, "model", "weights", example], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1:] == ["m"], done.stderr
+    assert "is not a readable safetensors file" in done.stderr.splitlines()[-1]
+    assert not Path(RAN).exists()
 
 
 def test_the_trap_works(trap: Trap) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
@@ -121,6 +122,7 @@ def _page(gr: Any, estimator: Any, folder: Path) -> Any:
                 height=400,
                 buttons=[],
             )
+            photo.preprocess = _unopened(photo.preprocess)
             depth = gr.Image(
                 label="Depth, near is bright", format="png", height=400, buttons=["fullscreen"], elem_id="depth"
             )
@@ -146,6 +148,16 @@ def _page(gr: Any, estimator: Any, folder: Path) -> Any:
             api_visibility="private",
         )
     return page
+
+
+def _unopened(preprocess: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    """Gradio would open an upload, of any format and size, with Pillow itself, and tell where the file lies if that
+    fails; so `read_photo` is the first that opens it."""
+
+    def path_of(upload: Any) -> str | None:
+        return preprocess(upload) if upload is None or upload.path is None else str(upload.path)
+
+    return path_of
 
 
 def _predicted(estimator: Any, path: Path, degrees: float, folder: Path) -> tuple[Any, str, str, str, float]:

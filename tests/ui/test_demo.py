@@ -89,6 +89,7 @@ def test_a_browser_uploads_a_photo_sees_its_depth_and_turns_the_cloud(demo: Demo
     photo[..., 0], photo[..., 1] = np.linspace(0, 255, 160), np.linspace(0, 255, 120)[:, None]
     Image.fromarray(photo).save(tmp_path / "photo.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "photo.png").read_bytes()[:200])
+    (tmp_path / "hello.png").write_bytes(b"hello")
     elsewhere: list[str] = []
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -124,6 +125,9 @@ def test_a_browser_uploads_a_photo_sees_its_depth_and_turns_the_cloud(demo: Demo
 
         page.locator("input[type=file]").first.set_input_files(tmp_path / "broken.png")
         api.expect(page.get_by_text("broken.png cannot be read as an image")).to_be_visible()
+        page.locator("input[type=file]").first.set_input_files(tmp_path / "hello.png")
+        api.expect(page.get_by_text("hello.png cannot be read as an image: its format is none")).to_be_visible()
+        assert str(demo.temporary) not in page.locator("body").inner_text()
         browser.close()
     assert elsewhere == []
 
