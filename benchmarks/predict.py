@@ -1,11 +1,12 @@
 """How fast the default network predicts, beside two networks of the size of MobileNetV2.
 
-All of them run in the same runtimes: PyTorch's own operations, what its compiler makes of them (on a CPU that takes
-a C++ compiler), and ONNX Runtime. Ours is prepared as `depth export` does, and the peers as theirs would be: batch
-normalisation inside the convolutions, channels innermost for PyTorch. Weights are random, and batch statistics are
-those of noise, so that features have the sizes they would have. Every round times each network in each runtime, in
-an order that moves on from round to round. A CPU gets two threads; other work on the machine slows down whatever it
-meets, so each round is compared within itself.
+All of them run in the same runtimes: PyTorch's own operations, what its compiler makes of them (on a CPU that
+takes a C++ compiler), and ONNX Runtime. All are prepared alike: batch normalisation inside the convolutions, as
+in what `depth export` writes, channels innermost for PyTorch, and for ONNX Runtime a graph of the size that is
+measured (an exported file takes images of any size, and clips their depth). Weights are random, and batch
+statistics are those of noise, so that features have the sizes they would have. Every round times each network
+in each runtime, in an order that moves on from round to round. A CPU gets two threads; other work on the
+machine slows down whatever it meets, so each round is compared within itself.
 
 The value is the fastest peer in its best runtime over ours in its best: the quotient of each round, and of these
 the median. The quotients within one runtime stand in the details.
@@ -21,7 +22,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from benchmarks.entries import Entry
 from benchmarks.peers import PEERS
@@ -62,7 +62,7 @@ def _measure(device: torch.device, quick: bool) -> list[Entry]:
         for name, network in networks.items()
     }
     images = {kind: torch.rand(2 if quick and n > 1 else n, 3, *size, device=device) for kind, n in BATCHES.items()}
-    folded = {name: _folded(network) for name, network in networks.items()}
+    folded = {name: _prepared(network) for name, network in networks.items()}
     calls: dict[tuple[str, str], dict[str, Call]] = {}
     missing: dict[str, str] = {}
     with torch.inference_mode():
@@ -136,16 +136,8 @@ def _networks(quick: bool) -> dict[str, nn.Module]:
     return networks
 
 
-def _folded(network: nn.Module) -> nn.Module:
-    """A copy whose convolutions do what the batch normalisation right behind them did."""
-    folded = fold_normalisation(network)
-    for module in folded.modules():
-        if isinstance(module, nn.Sequential):
-            for place in range(len(module) - 1):
-                convolution, norm = module[place], module[place + 1]
-                if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    module[place], module[place + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
-    return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def _prepared(network: nn.Module) -> nn.Module:
+    return fold_normalisation(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class _Missing(Exception):

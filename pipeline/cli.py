@@ -24,7 +24,8 @@ from pipeline.sweeps.command import sweep
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="depth", description="Monocular depth: look at experiments, predict depth for images."
+        prog="depth",
+        description="Monocular depth: run experiments, compare them, keep the best model and use it.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

@@ -23,6 +23,7 @@ from pipeline.errors import PipelineError
 from pipeline.model.checkpoint import load_network, read_checkpoint_info
 from pipeline.tracking import registry
 from pipeline.tracking.store import open_store
+from tests.small_network import save_small_network
 
 RAN = "ran"
 
@@ -151,12 +152,7 @@ def test_a_planted_image_is_refused_and_nothing_of_it_runs(
 
 @pytest.fixture
 def checkpoint_of(work: Path) -> Path:
-    from pipeline.model.checkpoint import CheckpointInfo, save_checkpoint
-    from pipeline.model.network import build_network
-
-    info = CheckpointInfo("unet", {"width": 4, "max_depth_m": 10.0}, (32, 40), 0, 1, None, "", "", None)
-    save_checkpoint(Path("good.safetensors"), build_network("unet", **info.options).state_dict(), info)
-    return Path("good.safetensors")
+    return save_small_network(Path("good.safetensors"))
 
 
 MLMODEL = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_shapes
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pipeline.model.network import MIN_SIDE, ConvNorm
+from pipeline.model.network import MIN_SIDE
 
 MIN_DEPTH_M = 1e-3
 """Nearest depth that a graph tells, as every protocol clips it."""
@@ -34,13 +35,13 @@ class DepthGraph(nn.Module):
 
 
 def fold_normalisation(network: nn.Module) -> nn.Module:
-    """A copy in eval mode whose convolutions do what the batch normalisation behind them did."""
+    """A copy in eval mode whose convolutions do what the batch normalisation right behind them did."""
     folded = copy.deepcopy(network).eval()
     for module in folded.modules():
-        if isinstance(module, ConvNorm):
-            convolution, norm, _ = module
-            assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-            module[0], module[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+        if isinstance(module, nn.Sequential):
+            for place, (convolution, norm) in enumerate(pairwise(list(module))):
+                if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    module[place], module[place + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
     return folded
 
 

@@ -23,6 +23,17 @@ def test_folding_normalisation_into_convolutions_changes_nothing(
         torch.testing.assert_close(folded(rgb), expected_m, rtol=0, atol=3e-5)
 
 
+def test_every_convolution_that_normalisation_follows_takes_it_in() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 2, 1, bias=False))
+    layers += nn.Sequential(nn.BatchNorm2d(2), nn.Sequential(nn.BatchNorm2d(2)))
+    with torch.no_grad():
+        layers.train()(3 * torch.rand(8, 3, 9, 9) + 1)
+    folded = fold_normalisation(layers)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == 1, "before it is none"
+    rgb = torch.rand(2, 3, 9, 9)
+    torch.testing.assert_close(folded(rgb), layers.eval()(rgb))
+
+
 def test_depth_is_clipped_to_the_range_that_is_told() -> None:
     class Ramp(nn.Module):
         def forward(self, rgb: torch.Tensor) -> torch.Tensor:

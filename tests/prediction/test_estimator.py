@@ -19,7 +19,7 @@ from pipeline import DepthEstimator
 from pipeline.errors import PipelineError
 from pipeline.evaluation.predictor import network_predictor
 from pipeline.model.checkpoint import load_network, read_checkpoint_info
-from tests.prediction.conftest import INPUT_SIZE
+from tests.small_network import INPUT_SIZE
 
 
 @pytest.fixture(scope="module")

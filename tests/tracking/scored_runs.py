@@ -7,24 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
-import torch
 
 from pipeline.data.splits import TRAINED_ON
-from pipeline.model.checkpoint import CheckpointInfo, save_checkpoint
-from pipeline.model.network import build_network
-
-INPUT_SIZE = (48, 64)
+from tests.small_network import save_small_network
 
 
-def save_small_checkpoint(path: Path, seed: int, epoch: int = 3) -> Path:
-    """A network as small and untrained as they come, whose depth depends on the image all the same."""
-    torch.manual_seed(seed)
-    network = build_network("unet", width=4, max_depth_m=10.0)
-    torch.nn.init.normal_(network.head.weight, std=5.0)  # type: ignore[union-attr, arg-type]
-    options = {"width": 4, "max_depth_m": 10.0}
-    info = CheckpointInfo("unet", options, INPUT_SIZE, 0, epoch, 0.5, "abc", TRAINED_ON["official"], None)
-    save_checkpoint(path, network.state_dict(), info)
-    return path
+def save_small_checkpoint(path: Path, seed: int) -> Path:
+    return save_small_network(path, seed, head_std=5.0, border=0, epoch=3, run_id=None)
 
 
 class ScoredRuns:

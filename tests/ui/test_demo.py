@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import torch
 from PIL import Image
 
 from pipeline.cli import main
-from pipeline.model.checkpoint import CheckpointInfo, save_checkpoint
-from pipeline.model.network import build_network
+from tests.small_network import save_small_network
 from tests.ui.test_ui import CHROMIUM, WAIT_MS, free_port
 
 INSTALL = "the package gradio is not installed (requirements-demo.lock)"
@@ -30,14 +28,6 @@ NO_WAY_OUT = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0
 """A proxy that is not there: whoever asks the internet through it fails."""
 SOFTWARE_GL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 """Chromium draws the cloud without a graphics card."""
-
-
-def save_network(path: Path) -> None:
-    torch.manual_seed(0)
-    network = build_network("unet", width=4, max_depth_m=10.0)
-    torch.nn.init.normal_(network.head.weight, std=0.5)  # type: ignore[union-attr, arg-type]
-    info = CheckpointInfo("unet", {"width": 4, "max_depth_m": 10.0}, (48, 64), 0, 1, None, "", "split", None)
-    save_checkpoint(path, network.state_dict(), info)
 
 
 class Demo:
@@ -76,7 +66,7 @@ class Demo:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     pytest.importorskip("gradio", reason=INSTALL)
     model = tmp_path_factory.mktemp("model") / "best.safetensors"
-    save_network(model)
+    save_small_network(model)
     with contextlib.closing(Demo(tmp_path_factory.mktemp("temporary"), model)) as demo:
         yield demo
 
