@@ -12,6 +12,7 @@ from pipeline.evaluation.bootstrap import (
     LEVEL,
     RESAMPLES,
     SEED,
+    drawn_whole,
     intervals,
     intervals_of_difference,
     resampled_errors,
@@ -27,16 +28,22 @@ def summary(evaluation: Evaluation, per_image: pd.DataFrame) -> dict[str, Any]:
 
     per_image: the table of `per_image_table`.
     """
-    resampled = {name: resampled_errors(scores.sums) for name, scores in evaluation.network.items()}
-    of_baseline = {name: resampled_errors(scores.sums) for name, scores in evaluation.baseline.items()}
+    scenes = per_image["scene"].astype(str).to_numpy()
+    by_scene, of_baseline = (
+        {name: resampled_errors(scores.sums, groups=scenes) for name, scores in of_protocols.items()}
+        for of_protocols in (evaluation.network, evaluation.baseline)
+    )
     return {
         **_summaries(evaluation.network),
-        "intervals": {name: intervals(errors) for name, errors in resampled.items()},
+        "intervals": {
+            name: intervals(resampled_errors(scores.sums)) for name, scores in evaluation.network.items()
+        },
         "baseline_mean_map": _summaries(evaluation.baseline),
         "intervals_against_mean_map": {
-            name: intervals_of_difference(errors, of_baseline[name]) for name, errors in resampled.items()
+            name: intervals_of_difference(errors, of_baseline[name]) for name, errors in by_scene.items()
         },
-        "bootstrap": {"resamples": RESAMPLES, "level": LEVEL, "seed": SEED, "unit": "image"},
+        "bootstrap": {"resamples": RESAMPLES, "level": LEVEL, "seed": SEED, "unit": "image"}
+        | {"paired_unit": "image" if drawn_whole(scenes) is None else "scene"},
         "baseline_constant": _summaries(evaluation.constant),
         "single": _summaries(evaluation.single),
         "flip_averaged": _summaries(evaluation.flip_averaged),

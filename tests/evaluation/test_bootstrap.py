@@ -139,3 +139,45 @@ def test_two_tables_are_paired_by_frame_whatever_their_order() -> None:
         paired_difference_of_tables(ours, theirs[:2], "full_rmse")
     with pytest.raises(PipelineError, match="no column 'eigen_rmse'"):
         paired_difference_of_tables(ours, theirs, "eigen_rmse")
+
+
+SCENES = np.array(["b", "a", "c", "d", "e", "f", "g", "a", "b", "b", "c", "g", "h", "h", "h", "h"])
+
+
+def test_whole_scenes_are_drawn_for_a_paired_difference_as_scipy_draws_their_sums() -> None:
+    """A scene is drawn with all its frames; the mean is over the frames drawn, however many these are."""
+    ours, theirs = np.random.default_rng(3).uniform(0, 1, (2, len(SCENES)))
+    ours[4] = np.nan  # scene e has no other frame
+    table = pd.DataFrame({"frame": [f"{k}" for k in range(len(SCENES))], "scene": SCENES, "full_rmse": ours})
+    other = table.assign(full_rmse=theirs).drop(columns="scene").sample(frac=1, random_state=0)
+    gaps = {name: (ours - theirs)[(SCENES == name) & ~np.isnan(ours)] for name in "abcdfgh"}
+    sums, sizes = (np.array([of(gap) for gap in gaps.values()]) for of in (np.sum, len))
+    peer = bootstrap(
+        (np.arange(7),),
+        lambda drawn, axis=-1: sums[drawn].sum(axis) / sizes[drawn].sum(axis),
+        n_resamples=10_000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    found = paired_difference_of_tables(table, other, "full_rmse")
+    assert (found.low, found.high) == pytest.approx(tuple(peer.confidence_interval), rel=1e-12)
+    assert (found.images, found.groups) == (15, 7)
+    assert found.mean == pytest.approx(np.nanmean(ours - theirs))
+
+
+def test_the_difference_of_resampled_errors_draws_the_same_whole_scenes() -> None:
+    ours, theirs = random_sums(16, seed=1), random_sums(16, seed=2)
+    a, b = (errors_from_sums(sums)["rmse"].numpy() for sums in (ours, theirs))
+    found = intervals_of_difference(*(resampled_errors(sums, groups=SCENES) for sums in (ours, theirs)))
+    of_pairs = paired_difference(a, b, groups=SCENES)
+    assert found["rmse"] == pytest.approx((of_pairs.low, of_pairs.high), rel=1e-12)
+
+
+def test_a_gain_in_one_scene_of_many_frames_is_not_clear() -> None:
+    """30 of 42 frames are of one scene, in which the model is better; in the other twelve it is a little worse."""
+    scenes = np.array(["kitchen"] * 30 + [f"office_{number}" for number in range(12)])
+    gaps = np.where(scenes == "kitchen", -0.1, 0.02)
+    assert paired_difference(gaps, np.zeros(42)).high < 0
+    assert not paired_difference(gaps, np.zeros(42), groups=scenes).is_clear
+    few = paired_difference(gaps[:34], np.zeros(34), groups=scenes[:34])
+    assert few.groups is None and few.is_clear, "of five scenes each frame counts for itself"

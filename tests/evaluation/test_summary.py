@@ -63,6 +63,7 @@ def test_all_of_it_is_json_without_gaps(metrics: dict[str, Any]) -> None:
         "level": 0.95,
         "seed": 0,
         "unit": "image",
+        "paired_unit": "image",
     }
     for name in ("baseline_mean_map", "baseline_constant", "single", "flip_averaged", "aligned", "intervals"):
         assert set(metrics[name]) == set(PROTOCOLS)
