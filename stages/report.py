@@ -11,6 +11,8 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -38,6 +40,8 @@ def main() -> None:
         data = data_facts(paths.SHARDS, nested["augment"], params.seed)
         metrics, history = read_json(paths.METRICS), pd.read_csv(paths.HISTORY)
         this, finished = row_of_this(run, nested, metrics, history), finished_runs(run, params.tracking.experiment)
+        before = None if finished is None else experiments.previous(this, finished)
+        before_metrics, before_per_image = files_of(run, this, before)
         today = time.strftime("%Y-%m-%d")
         inputs = ReportInputs(
             title=params.report.title,
@@ -55,7 +59,9 @@ def main() -> None:
             benchmarks=read_benchmarks(),
             data=data,
             this_run=this,
-            previous_run=None if finished is None else experiments.previous(this, finished),
+            previous_run=before,
+            previous_metrics=before_metrics,
+            previous_per_image=before_per_image,
             committed_params=committed_params(environment),
             outputs=list(locked_outputs()),
         )
@@ -77,6 +83,24 @@ def finished_runs(run: PipedRun, experiment: str) -> pd.DataFrame | None:
         print(f"warning: the report leaves the other experiments out: {error}", file=sys.stderr)
         return None
     return finished[finished["run_id"] != run.run_id]
+
+
+def files_of(
+    run: PipedRun, this: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> tuple[dict[str, Any] | None, pd.DataFrame | None]:
+    """What the run before scored, in all and on each test frame; None where it does not compare or is not kept."""
+    if before is None or not experiments.same_data(before, this):
+        return None, None
+    try:
+        with TemporaryDirectory(prefix="depth-") as folder:
+            found = run.stored_files(str(before["run_id"]), (paths.METRICS, paths.PER_IMAGE), Path(folder))
+            metrics, per_image = found
+            if metrics is None or per_image is None:
+                return None, None
+            return read_json(metrics), pd.read_csv(per_image, dtype={"frame": str})
+    except (PipelineError, ValueError, OSError) as error:
+        print(f"warning: the report does not tell how sure the last change is: {error}", file=sys.stderr)
+        return None, None
 
 
 def row_of_this(

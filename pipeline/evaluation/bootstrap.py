@@ -1,9 +1,9 @@
 """How far a figure would move with other test frames: bootstrap over images (Efron 1979), percentile intervals.
 
 Images are drawn with replacement, as many as there are; the same draws serve every metric, and both sides of a
-difference, so that frames which are hard for both cancel out. Frames of one scene are alike, and drawn one by one they
-give intervals that are too narrow (the 654 of NYU Depth v2: by a quarter), so what says that one model is better draws
-whole groups of them (Davison and Hinkley 1997, section 3.8).
+difference, so that frames which are hard for both cancel out. Frames of one scene are alike, and drawn one by one
+they give intervals that are too narrow (the 654 of NYU Depth v2: by a quarter), so what says that one model is
+better draws whole groups of them (Davison and Hinkley 1997, section 3.8).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 SEED = 0
 FEWEST_GROUPS = 6
-"""With fewer, two equal models agree in sign over all of them more often than 1 time in 20 (2 x 0.5^5 = 0.06 for five
-scenes, 0.03 for six), and the interval would leave out 0: images are drawn then."""
+"""With fewer, two equal models agree in sign over all of them more often than 1 time in 20 (2 x 0.5^5 = 0.06 for
+five groups, 0.03 for six), and the interval would leave out 0: images are drawn then."""
 DRAWN_AT_ONCE = 1000
 """Resamples held in memory at a time: of 654 images 5 MB."""
 
@@ -55,8 +55,8 @@ def resampled_errors(
 ) -> dict[str, np.ndarray]:
     """Each metric's mean over images, and pooled as `{metric}_pooled`, in each resample: (resamples,) float64.
 
-    sums: of N images under one protocol. groups: (N,), of which group each is; whole groups are drawn then. Images without a valid pixel count in no mean; NaN where a resample
-    holds no other.
+    sums: of N images under one protocol. groups: (N,), of which group each is; with `FEWEST_GROUPS` or more,
+    whole groups are drawn. Images without a valid pixel count in no mean; NaN where a resample holds no other.
     """
     columns = np.stack([values.numpy() for values in sums], axis=1)  # (N, sums)
     per_image = {name: values.numpy() for name, values in errors_from_sums(sums).items()}
@@ -103,7 +103,9 @@ def paired_difference(
 ) -> Difference:
     """Of two models' (N,) figures for the same images in the same order, without those where either is NaN.
 
-    groups: (N,), of which group each image is; with `FEWEST_GROUPS` or more, whole groups are drawn. Raises ValueError if the shapes differ or nothing is left.
+    groups: (N,), of which group each image is; with `FEWEST_GROUPS` or more, whole groups are drawn.
+
+    Raises ValueError if the shapes differ or nothing is left.
     """
     if values.shape != others.shape or values.ndim != 1:
         raise ValueError(f"a pair needs the figures of the same images, not {values.shape} and {others.shape}")
@@ -113,10 +115,7 @@ def paired_difference(
         raise ValueError("no image was scored by both")
     groups = None if groups is None else drawn_whole(groups[scored])
     means = np.concatenate(
-        [
-            counts @ differences / counts.sum(axis=1)
-            for counts in _counts(len(differences), resamples, seed, groups)
-        ]
+        [counts @ differences / counts.sum(axis=1) for counts in _counts(len(differences), resamples, seed, groups)]
     )
     low, high = percentile_interval(means, level)
     drawn = None if groups is None else len(np.unique(groups))
@@ -128,7 +127,9 @@ def paired_difference_of_tables(
 ) -> Difference:
     """Of a column of two `per_image.csv`, such as `full_rmse`: the first table's minus the other's.
 
-    Whole scenes are drawn where a table tells them. Raises PipelineError if a table lacks the column, or the tables have not the same frames.
+    Whole scenes are drawn where a table tells them.
+
+    Raises PipelineError if a table lacks the column, or the tables have not the same frames.
     """
     for one in (table, other):
         if missing := {"frame", column} - set(one.columns):
@@ -155,9 +156,7 @@ def drawn_whole(groups: np.ndarray) -> np.ndarray | None:
     return groups if len(np.unique(groups)) >= FEWEST_GROUPS else None
 
 
-def _counts(
-    images: int, resamples: int, seed: int, groups: np.ndarray | None = None
-) -> Iterator[np.ndarray]:
+def _counts(images: int, resamples: int, seed: int, groups: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """(some resamples, images): how often each image was drawn. The draws are those of scipy.stats.bootstrap."""
     random = np.random.default_rng(seed)
     groups = None if groups is None else drawn_whole(groups)

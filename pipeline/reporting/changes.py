@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.reporting.experiments import UNCOMPARED, short
+from pipeline.reporting.compared import DELTA1, RMSE, Evaluated, cell, incomparable
+from pipeline.reporting.experiments import UNCOMPARED, same_data, short, text_of
 from pipeline.reporting.text import is_number, short_value
-
-LEVEL_SHARE = 0.0005
-"""A difference that three decimals do not show is none."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +25,9 @@ class ScoreChange:
     before: float | None
     after: float | None
     difference: float | None
+    """None where one is missing, or the two do not compare"""
     word: str
-    """`better`, `worse`, `level`, or empty where one is missing"""
-    beyond: bool | None
-    """whether `before` lies outside of the confidence interval of `after`; None where there is no interval"""
+    """that of `compared.Cell`; empty where nothing is known of its certainty"""
 
 
 @dataclass(frozen=True)
@@ -39,38 +36,38 @@ class Changes:
 
     since: str
     """name of the one before"""
+    not_compared: str
+    """why scores of the two say nothing of each other; empty if they do"""
     params: Sequence[ParamChange]
     scores: Sequence[ScoreChange]
 
 
 COMPARED = (
-    ("test_rmse", "Test RMSE", "m", True, "rmse"),
-    ("test_delta1", "Test δ1", "", False, "delta1"),
-    ("val_rmse", "Validation RMSE", "m", True, None),
+    ("test_rmse", "Test RMSE", "m", RMSE),
+    ("test_delta1", "Test δ1", "", DELTA1),
+    ("val_rmse", "Validation RMSE", "m", None),
 )
-"""Column of the table of runs, its name, its unit, whether less is better, and the metric of its interval."""
+"""Column of the table of runs, its name, its unit, and the measure of which each test frame has a figure."""
 
 
 def changes(
-    before: Mapping[str, Any], after: Mapping[str, Any], intervals: Mapping[str, Sequence[float]]
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    evaluated: tuple[Evaluated, Evaluated] | None = None,
 ) -> Changes:
-    """From one row of the table of runs to another. intervals: of the scores of `after`, by metric."""
-    return Changes(
-        since=str(before["name"]),
-        params=param_changes(before, after),
-        scores=[
-            score_change(
-                name,
-                unit,
-                before.get(column),
-                after.get(column),
-                less_is_better=less,
-                interval=intervals.get(metric) if metric else None,
-            )
-            for column, name, unit, less, metric in COMPARED
-            if is_number(before.get(column)) or is_number(after.get(column))
-        ],
-    )
+    """From one row of the table of runs to another. evaluated: the files of both, in the same order, if at hand."""
+    reason = "" if same_data(before, after) else "other data, or another split of them"
+    if not reason and evaluated is not None:
+        reason = incomparable(*evaluated)
+    scores = []
+    for column, name, unit, measure in COMPARED:
+        values = [float(row[column]) if is_number(row.get(column)) else None for row in (before, after)]
+        if values == [None, None]:
+            continue
+        word = cell(measure, *evaluated).word if measure and evaluated and not reason else ""
+        difference = None if reason or values[0] is None or values[1] is None else values[1] - values[0]
+        scores.append(ScoreChange(name, unit, *values, difference, word))
+    return Changes(str(before["name"]), reason, param_changes(before, after), scores)
 
 
 def param_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[ParamChange]:
@@ -80,34 +77,9 @@ def param_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[P
         for name in dict.fromkeys([*after, *before])
         if name.startswith("params.")
         and not name.startswith(UNCOMPARED)
-        and _text(before.get(name)) != _text(after.get(name))
+        and text_of(before.get(name)) != text_of(after.get(name))
     ]
     return [
         ParamChange(short(name), short_value(before.get(name)), short_value(after.get(name)))
         for name in sorted(names, key=lambda name: name == "params.seed")
     ]
-
-
-def score_change(
-    name: str,
-    unit: str,
-    before: float | None,
-    after: float | None,
-    *,
-    less_is_better: bool,
-    interval: Sequence[float] | None = None,
-) -> ScoreChange:
-    """A score of two experiments. interval: of `after`, whose ends `before` is held against."""
-    if not (is_number(before) and is_number(after)):
-        return ScoreChange(name, unit, before, after, None, "", None)
-    assert before is not None and after is not None
-    difference = after - before
-    word = "level" if abs(difference) < LEVEL_SHARE else "better" if (difference < 0) == less_is_better else "worse"
-    known = interval is not None and all(is_number(bound) for bound in interval)
-    beyond = not interval[0] <= before <= interval[1] if known and interval is not None else None
-    return ScoreChange(name, unit, before, after, difference, word, beyond)
-
-
-def _text(value: Any) -> str:
-    """MLflow keeps parameters as text; a run of older code lacks some."""
-    return "" if value is None or value != value else str(value)

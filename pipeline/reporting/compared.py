@@ -246,9 +246,11 @@ def certainty(runs: Sequence[Evaluated]) -> str:
     if (found := cell(RMSE, reference, other)).interval:
         better = frames_better(reference, other)
         frames = f"; lower on {better[0]} of {better[1]} frames" if better else ""
+        paired = paired_difference(RMSE.column, reference, other)
+        drawn = ", whole scenes drawn" if paired is not None and paired.groups is not None else ""
         told.append(
             f"RMSE of {other.name} minus that of {reference.name}: {found.interval}{NBSP}m "
-            f"({round(100 * LEVEL)}{NBSP}% confidence, paired over the test frames{frames})"
+            f"({round(100 * LEVEL)}{NBSP}% confidence, paired over the test frames{drawn}{frames})"
         )
     if reference not in (best, second) and (found := cell(RMSE, second, best)).interval:
         word = "clear" if found.is_clear else found.word

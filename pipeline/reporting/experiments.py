@@ -52,7 +52,9 @@ def gather(this: Mapping[str, object], finished: pd.DataFrame, group: str | None
 
 
 def previous(this: Mapping[str, object], finished: pd.DataFrame) -> dict[str, object] | None:
-    """The run that finished last before this one, as a row of the table; None if there is none.
+    """The run on the same data that finished last before this one, as a row of the table.
+
+    Where none has the same data, that which finished last of all; None if there is none.
 
     this, finished: as for `gather`. Runs that only scored or reported the same weights again are this one.
     """
@@ -63,7 +65,23 @@ def previous(this: Mapping[str, object], finished: pd.DataFrame) -> dict[str, ob
         & (others["test_delta1"] == this["test_delta1"])
     )
     others = others[~same]
-    return None if others.empty else {str(name): value for name, value in others.iloc[0].items()}
+    if others.empty:
+        return None
+    rows = [{str(name): value for name, value in row.items()} for _, row in others.iterrows()]
+    return next((row for row in rows if same_data(this, row)), rows[0])
+
+
+def same_data(this: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Whether the parameters give both the same frames and the same split into those trained and tested on."""
+    names = [
+        name for name in {*this, *other} if name.startswith("params.fetch.") or name == "params.preprocess.split"
+    ]
+    return all(text_of(this.get(name)) == text_of(other.get(name)) for name in names)
+
+
+def text_of(value: object) -> str:
+    """MLflow keeps parameters as text; a run of older code lacks some."""
+    return "" if value is None or value != value else str(value)
 
 
 def differing(runs: pd.DataFrame) -> list[str]:

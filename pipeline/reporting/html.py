@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pandas as pd
+
 from pipeline.evaluation.protocols import PROTOCOLS
 from pipeline.params import flatten
 from pipeline.reporting import cards, experiments, figures, tables
 from pipeline.reporting.benchmarks import tabulate
 from pipeline.reporting.changes import changes
+from pipeline.reporting.compared import Evaluated
 from pipeline.reporting.gallery import gallery, page_scale
 from pipeline.reporting.inputs import Experiments, ReportInputs
 from pipeline.reporting.page import render_page
@@ -63,7 +66,7 @@ def render_report(inputs: ReportInputs) -> str:
         groups=list(tables.result_groups(metrics)),
         changes=None
         if inputs.this_run is None or inputs.previous_run is None
-        else changes(inputs.previous_run, inputs.this_run, metrics.get("intervals", {}).get(HEADLINE_PROTOCOL, {})),
+        else changes(inputs.previous_run, inputs.this_run, _both_evaluated(inputs)),
         gallery=shown,
         clouds=clouds,
         clouds_json=[asdict(cloud) for cloud in clouds],
@@ -73,6 +76,7 @@ def render_report(inputs: ReportInputs) -> str:
         protocols=list(PROTOCOLS),
         model=cards.model_card(metrics, inputs.params, data),
         commands=cards.commands(inputs.environment, inputs.params, inputs.committed_params),
+        is_dirty=str(inputs.environment.get("git_dirty")).lower() == "true",
         params=[(section, flatten(content).items()) for section, content in _sections(inputs.params)],
         environment=flatten(inputs.environment).items(),
         outputs=[(f"{output.stage}: {output.path}", output.md5) for output in inputs.outputs],
@@ -80,6 +84,20 @@ def render_report(inputs: ReportInputs) -> str:
         run_id=inputs.run_id,
         **parts,
     )
+
+
+def _both_evaluated(inputs: ReportInputs) -> tuple[Evaluated, Evaluated] | None:
+    """The run before and this one; None where the store did not give the files of the one before."""
+    if inputs.previous_run is None or inputs.previous_metrics is None or inputs.previous_per_image is None:
+        return None
+    return (
+        _evaluated(str(inputs.previous_run["name"]), inputs.previous_metrics, inputs.previous_per_image),
+        _evaluated("this run", inputs.metrics, inputs.per_image),
+    )
+
+
+def _evaluated(name: str, metrics: Mapping[str, Any], per_image: pd.DataFrame) -> Evaluated:
+    return Evaluated(name, "", name, False, metrics, {}, per_image)
 
 
 def _contents(parts: Mapping[str, Any], has_predictions: bool) -> Iterator[tuple[str, str]]:

@@ -134,6 +134,9 @@ class ReportInputs:
     """this run's row of the table of runs"""
     previous_run: Mapping[str, Any] | None = None
     """the row of the run that finished last before it; None where there is none"""
+    previous_metrics: Mapping[str, Any] | None = None
+    """`metrics.json` of that run; None where the store does not give it"""
+    previous_per_image: pd.DataFrame | None = None
     committed_params: Mapping[str, Any] = field(default_factory=dict)
     """params.yaml of the commit, from which the command to repeat the run tells the differences"""
     outputs: Sequence[Output] = ()

@@ -23,7 +23,7 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     )
     return (
         f"RMSE {number(scores['rmse'], 2)}{NBSP}m on {frames}{_against_baseline(metrics)}; "
-        f"{percent(scores['delta1'])} of pixels within 25{NBSP}% of the true depth"
+        f"δ1 {percent(scores['delta1'])}: so many pixels predicted within a factor of 1.25 of the true depth"
     )
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CODE = Path(__file__).resolve().parents[2]
-REQUESTS = ("open", "finished_runs", "close")
+REQUESTS = ("open", "finished_runs", "stored_files", "close")
 """Calls that are for the process itself; the others are for the store."""
 
 
@@ -203,6 +203,15 @@ class PipedRun(StageRun):
         """The table of `compare.finished_rows`. Raises `PipelineError` if the store does not answer."""
         found = self.sender.ask({"call": "finished_runs", "experiment": experiment})
         return table_of(found["rows"])
+
+    def stored_files(self, run_id: str, names: Sequence[Path], folder: Path) -> list[Path | None]:
+        """Copies of what the pipeline left in a run of the store, in `folder`; None for what it has not.
+
+        names: where the files lie in the repository. Raises `PipelineError` if the store does not answer.
+        """
+        question = {"call": "stored_files", "run_id": run_id, "folder": str(folder)}
+        found = self.sender.ask(question | {"names": [str(name) for name in names]})
+        return [None if path is None else Path(path) for path in found["paths"]]
 
 
 _started: Sender | None = None

@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
@@ -116,6 +117,11 @@ def send_for(
                     answer("finished_runs", {"rows": finished_rows(entry["experiment"])})
                 except PipelineError as error:
                     answer("finished_runs", failure(error))
+            case "stored_files":
+                try:
+                    answer("stored_files", {"paths": stored_files(store.result(), **entry)})
+                except (PipelineError, OSError) as error:
+                    answer("stored_files", failure(error))
             case call:
                 if call == "status":
                     status = entry["status"]
@@ -134,6 +140,15 @@ def send_for(
     written = written_at()
     answer("close", {"goes_on": goes_on})
     return functools.partial(send_lock, run.run_id, execution.command, written) if goes_on else None
+
+
+def stored_files(
+    client: mlflow.MlflowClient, run_id: str, names: list[str], folder: str, **_: Any
+) -> list[str | None]:
+    from pipeline.tracking.stored_runs import StoredRun
+
+    files = StoredRun(run_id, run_id, client).files(Path(folder))
+    return [None if (found := files(Path(name))) is None else str(found) for name in names]
 
 
 def failure(error: PipelineError | OSError) -> dict[str, Any]:

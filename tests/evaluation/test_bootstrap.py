@@ -150,7 +150,7 @@ def test_whole_scenes_are_drawn_for_a_paired_difference_as_scipy_draws_their_sum
     ours[4] = np.nan  # scene e has no other frame
     table = pd.DataFrame({"frame": [f"{k}" for k in range(len(SCENES))], "scene": SCENES, "full_rmse": ours})
     other = table.assign(full_rmse=theirs).drop(columns="scene").sample(frac=1, random_state=0)
-    gaps = {name: (ours - theirs)[(SCENES == name) & ~np.isnan(ours)] for name in "abcdfgh"}
+    gaps = {name: (ours - theirs)[(name == SCENES) & ~np.isnan(ours)] for name in "abcdfgh"}
     sums, sizes = (np.array([of(gap) for gap in gaps.values()]) for of in (np.sum, len))
     peer = bootstrap(
         (np.arange(7),),

@@ -25,6 +25,7 @@ from tests.reporting.toy import (
     metrics,
     only_own_scripts,
     predictions,
+    run_row,
     scores,
 )
 
@@ -106,8 +107,12 @@ def test_the_first_screen_has_verdict_certainty_failures_table_pictures_and_what
     assert "SavtaDepth, ResNet-34 U-Net full, per image 0.652" in header
     assert "DenseDepth densedepth, pooled 0.548" in header
     assert "Since the last experiment, plain-pike loss.ssim_weight 0.25 → 0.5" in header
-    # 0.56 - 0.75; the one before lies above 0.61, the interval's end.
-    assert "Test RMSE 0.560 m, −0.190 better, beyond the confidence interval" in header
+    # 0.56 - 0.75, on every frame
+    assert "Test RMSE 0.560 m, −0.190 better" in header
+    unsure = html.render_report(replace(RICH, previous_per_image=None))
+    assert re.search(r"Test RMSE <b>0.560</b>&nbsp;m, −0.190</span>", unsure)
+    elsewhere = html.render_report(replace(RICH, previous_run=run_row("far", 0.9, fetch__source="folder")))
+    assert "before 0.900" in elsewhere and "Not compared: other data" in elsewhere
     shown = [attributes["alt"] for attributes in rich_page.images[:12]]
     assert [alt.partition(":")[0] for alt in shown] == ["Best"] * 4 + ["Median"] * 4 + ["Worst"] * 4
 
@@ -115,7 +120,7 @@ def test_the_first_screen_has_verdict_certainty_failures_table_pictures_and_what
 def test_sections_of_errors_data_and_model_tell_what_was_measured(rich_page: Page) -> None:
     text = words(re.search(r"<main.*</main>", rich_page.text, re.S))
     assert rich_page.cells("full", "0.713", "0.812", "0.560", "0.400", "0.95± 0.12")
-    assert rich_page.cells("over 0.25", "0.375", "0.125", "0.188")
+    assert rich_page.cells("over 0.25 a step of 0.06 m", "0.375", "0.125", "0.188")
     assert rich_page.cells("Training", "60", "21", "60", "12.5 %")
     assert rich_page.cells("0.80", "0.90", "1.00", "1.10")
     assert "1 fixed copy of each training frame beside the clean one: mirrored with probability 0.5" in text

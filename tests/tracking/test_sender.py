@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from pipeline import paths
+from pipeline.errors import PipelineError
 from pipeline.files import write_json, write_text
 from pipeline.tracking import dismiss_sender, stage_run, start_sender
 from pipeline.tracking.compare import finished_rows
@@ -86,6 +87,12 @@ def test_a_run_gets_everything_through_the_pipe_and_its_sender_heeds_no_signal(
         table = later.finished_runs("depth")
         assert list(table["run_id"]) == [run.run_id]
         assert table.equals(table_of(finished_rows("depth")))
+        store.log_text(run.run_id, "frame,full_rmse\n1,0.5\n", "per_image.csv")
+        metrics, per_image = later.stored_files(run.run_id, (paths.METRICS, paths.PER_IMAGE), root)
+        assert metrics is None
+        assert per_image is not None and per_image.read_text() == "frame,full_rmse\n1,0.5\n"
+        with pytest.raises(PipelineError, match="cannot be listed"):
+            later.stored_files("0" * 32, (paths.METRICS,), root)
     assert capfd.readouterr().err == ""
 
 
