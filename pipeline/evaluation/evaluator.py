@@ -54,7 +54,7 @@ class Evaluation:
     indices: list[int]
     """of the frames in the source, in the order of the scores"""
     frames_sha256: str
-    """of the names, pixels and true depths of these frames: equal only if two models were scored on the same"""
+    """of names, pixels and both true depths of these frames: equal only if two models were scored on the same"""
 
     @property
     def by_distance(self) -> list[dict[str, float]]:
@@ -84,7 +84,7 @@ def evaluate_on_source(
         for batch_indices, frames in _batches(source, indices, batch_size):
             for place, index in enumerate(batch_indices):
                 content.update(source.names[index].encode())
-                for part in (frames.rgb_u8[place], frames.depth_m[place]):
+                for part in (array[place] for array in frames):
                     content.update(part.tobytes())
             views = view(predict, frames.rgb_u8, len(seen) + 1)
             depths_m = batch_depths(frames.depth_m, frames.raw_depth_m, views.single.device)

@@ -28,6 +28,12 @@ class PublishedFigures:
     """`full`, `eigen` or `densedepth`; other text is a protocol of the paper's own."""
     averaged: str | None = None
     """"per image" or "pooled" over all pixels."""
+    data: str = "NYU, 654 frames"
+    """The frames that were scored."""
+    flips_averaged: bool | None = None
+    """Whether the prediction is averaged with that of the mirrored image."""
+    note: str | None = None
+    """In what its evaluator departs from the formulas, as a sentence."""
 
 
 PUBLISHED: tuple[PublishedFigures, ...] = (
@@ -41,6 +47,7 @@ PUBLISHED: tuple[PublishedFigures, ...] = (
         delta1=0.674,
         protocol="full",
         averaged="per image",
+        flips_averaged=False,
     ),
     PublishedFigures(
         model="METER XXS",
@@ -73,6 +80,8 @@ PUBLISHED: tuple[PublishedFigures, ...] = (
         delta1=0.823,
         protocol="densedepth",
         averaged="per image",
+        flips_averaged=False,
+        note="Its evaluator scores image and mirror image apart and averages the errors, not the predictions.",
     ),
     PublishedFigures(
         model="Eigen 2014",
@@ -92,6 +101,8 @@ PUBLISHED: tuple[PublishedFigures, ...] = (
         delta1=0.847,
         protocol="densedepth",
         averaged="pooled",
+        flips_averaged=True,
+        note="Its evaluator swaps prediction and truth, so this AbsRel divides by the prediction.",
     ),
     PublishedFigures(
         model="BTS",
@@ -103,6 +114,7 @@ PUBLISHED: tuple[PublishedFigures, ...] = (
         delta1=0.885,
         protocol="eigen",
         averaged="per image",
+        flips_averaged=False,
     ),
     PublishedFigures(
         model="Metric3D v2",
@@ -125,6 +137,7 @@ PUBLISHED: tuple[PublishedFigures, ...] = (
         delta1=0.429,
         protocol="full",
         averaged="per image",
+        flips_averaged=False,
     ),
     PublishedFigures(
         model="NYU mean depth map, 654 test frames",
@@ -134,6 +147,7 @@ PUBLISHED: tuple[PublishedFigures, ...] = (
         rmse=1.201,
         protocol="full",
         averaged="pooled",
+        flips_averaged=False,
     ),
     PublishedFigures(
         model="NYU mean depth map, 215 test frames",
@@ -145,6 +159,8 @@ PUBLISHED: tuple[PublishedFigures, ...] = (
         delta1=0.446,
         protocol="full",
         averaged="per image",
+        data="NYU, 215 frames",
+        flips_averaged=False,
     ),
     PublishedFigures(
         model="NYU mean depth map, 215 test frames",
@@ -154,6 +170,8 @@ PUBLISHED: tuple[PublishedFigures, ...] = (
         rmse=1.178,
         protocol="full",
         averaged="pooled",
+        data="NYU, 215 frames",
+        flips_averaged=False,
     ),
     PublishedFigures(
         model="One constant depth, 654 test frames",
@@ -165,5 +183,6 @@ PUBLISHED: tuple[PublishedFigures, ...] = (
         delta1=0.366,
         protocol="full",
         averaged="per image",
+        flips_averaged=False,
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pipeline.params import flatten
 from pipeline.reporting.colours import ColourScale, missing_as_nan
 from pipeline.reporting.inputs import DataFacts
 from pipeline.reporting.pictures import tile_size, tile_uri
-from pipeline.reporting.text import NBSP, NYU_SOURCES, count, is_number, number, percent, source_name
+from pipeline.reporting.text import IS_NYU, NBSP, count, is_number, number, percent, source_name
 from pipeline.reporting.verdict import HEADLINE_PROTOCOL, hardest, trained_on_test
 
 AUGMENTED_PX = 240
@@ -28,7 +29,9 @@ TERMS = {
     ),
     "folder": "The terms of these images are known to whoever made the folder; the pipeline cannot tell them.",
 }
-TERMS["file"] = TERMS["nyu_v2"]
+TERMS["file"] = TERMS["nyu_raw"] = TERMS["nyu_v2"]
+NO_TERMS = "This report knows no terms of these data."
+"""Of a source that other code has written."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def data_card(data: DataFacts, augment: Mapping[str, Any], depths: ColourScale) 
         source=source_name(data.source),
         size=f"{height} × {width}",
         trained_on=data.trained_on,
-        terms=TERMS.get(data.source, TERMS["folder"]),
+        terms=TERMS.get(data.source, NO_TERMS),
         splits=[
             SplitRow(SPLIT_NAMES[split], facts.frames, facts.copies, facts.scenes, data.missing[split])
             for split, facts in data.splits.items()
@@ -141,9 +144,12 @@ def _limits(metrics: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[s
         yield "Learnt from rendered rooms; photographs look different, and it has never seen one."
     else:
         yield "One camera: another field of view shifts the scale of every depth."
-    ratio = metrics.get("aligned", {}).get(HEADLINE_PROTOCOL, {}).get("median_ratio_spread")
-    if is_number(ratio):
-        yield f"Scale of a whole image is off by {percent(ratio)} (standard deviation over test images)."
+    aligned = metrics.get("aligned", {}).get(HEADLINE_PROTOCOL, {})
+    ratio, spread = (aligned.get(name) for name in ("median_ratio", "median_ratio_spread"))
+    if is_number(ratio) and is_number(spread):
+        # √(mean of (ratio - 1)²): the bias counts as well as the spread.
+        off = math.hypot(ratio - 1, spread)
+        yield f"Scale of a whole image is off by {percent(off)} (root mean square over test images)."
     if worst := hardest(metrics):
         yield f"Errs most: {worst}."
     if trained_on_test(metrics):
@@ -155,7 +161,7 @@ def _training_data(metrics: Mapping[str, Any], data: DataFacts | None) -> str:
     frames = ""
     if data is not None and (train := data.splits.get("train")) is not None:
         frames = f" ({train.frames} frames of {train.scenes} scenes)"
-    terms = TERMS.get(source, TERMS["folder"])
+    terms = TERMS.get(source, NO_TERMS)
     return f"From scratch on {source_name(source)}, {metrics['trained_on']}{frames}. {terms}"
 
 
@@ -207,4 +213,4 @@ def _shell(text: str) -> str:
 
 
 def is_nyu(source: str) -> bool:
-    return source in NYU_SOURCES
+    return IS_NYU.get(source, False)

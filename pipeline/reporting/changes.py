@@ -61,12 +61,12 @@ def changes(
         reason = incomparable(*evaluated)
     scores = []
     for column, name, unit, measure in COMPARED:
-        values = [float(row[column]) if is_number(row.get(column)) else None for row in (before, after)]
-        if values == [None, None]:
+        old, new = (float(row[column]) if is_number(row.get(column)) else None for row in (before, after))
+        if old is None and new is None:
             continue
         word = cell(measure, *evaluated).word if measure and evaluated and not reason else ""
-        difference = None if reason or values[0] is None or values[1] is None else values[1] - values[0]
-        scores.append(ScoreChange(name, unit, *values, difference, word))
+        difference = None if reason or old is None or new is None else new - old
+        scores.append(ScoreChange(name, unit, old, new, difference, word))
     return Changes(str(before["name"]), reason, param_changes(before, after), scores)
 
 

@@ -13,6 +13,9 @@ from PIL import Image
 MISSING_COLOUR = "#8b8f94"
 """Grey occurs in neither map below, so a missing pixel is not taken for a depth."""
 
+CLOSEST = 0.12
+"""Share of a colour bar below which a label would run into that of its end, which is aligned to the end."""
+
 
 @dataclass(frozen=True)
 class ColourScale:
@@ -36,7 +39,8 @@ class ColourScale:
         span = self.high_m - self.low_m
         step = 0.5 if span <= 3 else 1.0 if span <= 6 else 2.0
         inside = np.arange(math.ceil(self.low_m / step), math.floor(self.high_m / step) + 1) * step
-        clear = (inside - self.low_m >= 0.4 * step) & (self.high_m - inside >= 0.4 * step)
+        apart = max(0.4 * step, CLOSEST * span)
+        clear = (inside - self.low_m >= apart) & (self.high_m - inside >= apart)
         return [self.low_m, *(float(tick) for tick in inside[clear]), self.high_m]
 
     def paint(self, values_m: np.ndarray) -> Image.Image:

@@ -142,6 +142,8 @@ def other_rows(runs: Sequence[Evaluated]) -> list[tuple[str, list[str]]]:
         ("Parameters", [count(run.metrics.get("parameters")) for run in runs]),
         ("Multiply-adds a frame", [count(run.metrics.get("multiply_adds")) for run in runs]),
         ("Latency (ms)", [number(run.metrics.get("latency_ms"), 1) for run in runs]),
+        ("Throughput (frames/s)", [number(run.metrics.get("throughput_frames_per_s"), 0) for run in runs]),
+        ("Measured on", [str(run.metrics.get("device") or number(None)) for run in runs]),
         ("Trained on", [str(run.metrics.get("trained_on", number(None))) for run in runs]),
         ("Epochs", [epochs(run) for run in runs]),
         ("Training (s)", [seconds(run) for run in runs]),

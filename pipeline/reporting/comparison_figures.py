@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.reporting.compared import Evaluated
-from pipeline.reporting.curves import DASHES, Plot, Swatch, plot
+from pipeline.reporting.curves import DASHES, MARKERS, Plot, Swatch, plot
 from pipeline.reporting.error_figures import TWO_PANELS_PX, rmse_by_scene_type
 from pipeline.reporting.style import LIGHT, chart, label_y, legend
 from pipeline.reporting.training_figures import label_epochs, line_of
@@ -134,8 +134,8 @@ def by_scene_type_figure(runs: Sequence[Evaluated]) -> Figure | None:
 def swatches(runs: Sequence[Evaluated]) -> tuple[Swatch, ...]:
     """The key of the experiments' colours."""
     return tuple(
-        Swatch(run.name, _variable(colour), DASHES[dashes], place)
-        for place, (run, (colour, dashes, _)) in enumerate(zip(runs, LINES, strict=False))
+        Swatch(run.name, _variable(colour), DASHES[dashes], place, MARKERS[marker])
+        for place, (run, (colour, dashes, marker)) in enumerate(zip(runs, LINES, strict=False))
     )
 
 

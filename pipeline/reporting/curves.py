@@ -25,8 +25,17 @@ from pipeline.reporting.style import CSS_PX_PER_INCH, LIGHT, Theme
 
 POINTS_PER_INCH = 72
 """Unit of matplotlib's SVG, of its size as well as of its coordinates."""
-DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashed"}
-"""matplotlib's line styles -> those of a border in CSS."""
+DASHES = {"-": "none", "--": "7 4", ":": "2 3", "-.": "8 3 2 3"}
+"""matplotlib's line styles -> SVG's stroke-dasharray."""
+MARKERS = {
+    "o": "M11.5 6a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0z",
+    "s": "M12 3h6v6h-6z",
+    "^": "M15 2l4 7.5h-8z",
+    "v": "M15 10l4 -7.5h-8z",
+    "D": "M15 1.5l4.5 4.5l-4.5 4.5l-4.5 -4.5z",
+    "x": "M11.5 2.5l7 7m0 -7l-7 7",
+}
+"""matplotlib's markers -> paths about the middle of a key of 30 by 12."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +46,11 @@ class Swatch:
     colour: str
     """CSS"""
     dashes: str
+    """stroke-dasharray"""
     curve: int
     """its number in `Plot.curves`"""
+    marker: str = ""
+    """path; empty for a line without any"""
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,11 @@ def plot(figure: Figure, name: str) -> Plot:
     # A curve that is alone in its panel is named by the panel's axis.
     swatches = {
         str(line.get_label()): Swatch(
-            str(line.get_label()), _variable(line.get_color()), _dashes(line), labels.index(str(line.get_label()))
+            str(line.get_label()),
+            _variable(line.get_color()),
+            DASHES.get(str(line.get_linestyle()), "none"),
+            labels.index(str(line.get_label())),
+            MARKERS.get(str(line.get_marker()), ""),
         )
         for _, line in labelled
         if isinstance(line.axes, Axes) and len(_labelled(line.axes)) > 1
@@ -169,7 +185,3 @@ _VARIABLES = _variables(LIGHT)
 
 def _variable(colour: Any) -> str:
     return _VARIABLES.get(str(colour).lower(), str(colour))
-
-
-def _dashes(line: Line2D) -> str:
-    return DASHES.get(str(line.get_linestyle()), "solid")

@@ -35,6 +35,7 @@ def render_report(inputs: ReportInputs) -> str:
     light, dark = figures.draw_search(inputs, LIGHT), figures.draw_search(inputs, DARK)
     shown = gallery(inputs.predictions)
     clouds = point_clouds(inputs.predictions)
+    short_groups, groups = tables.short_groups(metrics), list(tables.result_groups(metrics))
     parts: dict[str, Any] = {
         "training": training_summary(inputs),
         "comparison": None if inputs.experiments is None else comparison(inputs.experiments),
@@ -62,8 +63,10 @@ def render_report(inputs: ReportInputs) -> str:
         headline_protocol=HEADLINE_PROTOCOL,
         is_nyu=cards.is_nyu(metrics["source"]),
         bootstrap=metrics.get("bootstrap"),
-        short_groups=tables.short_groups(metrics),
-        groups=list(tables.result_groups(metrics)),
+        short_groups=short_groups,
+        short_notes=tables.footnotes(short_groups),
+        groups=groups,
+        notes=tables.footnotes(groups),
         changes=None
         if inputs.this_run is None or inputs.previous_run is None
         else changes(inputs.previous_run, inputs.this_run, _both_evaluated(inputs)),

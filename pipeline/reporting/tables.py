@@ -60,6 +60,11 @@ class ResultRow:
     delta1: float | None
     intervals: Mapping[str, str]
     """95 % interval by metric, as text"""
+    data: str | None = None
+    """of a published row: the frames that were scored"""
+    flips: str = ""
+    """of a published row: whether the prediction was averaged with the mirrored one, where that is known"""
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,15 @@ def _published_row(row: PublishedFigures) -> ResultRow:
         abs_rel=row.abs_rel,
         delta1=row.delta1,
         intervals={},
+        data=row.data,
+        flips={True: "flips averaged", False: "no flips", None: ""}[row.flips_averaged],
+        note=row.note,
     )
+
+
+def footnotes(groups: Sequence[ResultGroup]) -> list[str]:
+    """The notes of the rows, in their order; a row's marker is its place among them, from 1."""
+    return list(dict.fromkeys(row.note for group in groups for row in group.rows if row.note))
 
 
 @dataclass(frozen=True)

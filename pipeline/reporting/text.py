@@ -12,7 +12,8 @@ EN_DASH = "–"
 NBSP = "\N{NO-BREAK SPACE}"
 """Between a number and its unit, which no line break may part."""
 
-NYU_SOURCES = ("nyu_v2", "file")
+IS_NYU = {"rooms": False, "nyu_v2": True, "file": True, "folder": False, "nyu_raw": False}
+"""Source -> whether published figures are of its test frames; those of the raw sequences are others."""
 SOURCE_NAMES = {
     "rooms": "rendered rooms",
     "nyu_v2": "NYU Depth v2",
@@ -29,8 +30,11 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def signed(value: Any, digits: int = 3) -> str:
-    """A difference: its sign is always told."""
-    return f"{value:+.{digits}f}".replace("-", "−") if is_number(value) else EN_DASH
+    """A difference: its sign is always told, but for one that is 0 as written."""
+    if not is_number(value):
+        return EN_DASH
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text[1:] if float(text[1:]) == 0 else text
 
 
 def percent(value: Any, digits: int = 0) -> str:

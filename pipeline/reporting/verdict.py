@@ -23,7 +23,7 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     )
     return (
         f"RMSE {number(scores['rmse'], 2)}{NBSP}m on {frames}{_against_baseline(metrics)}; "
-        f"δ1 {percent(scores['delta1'])}: so many pixels predicted within a factor of 1.25 of the true depth"
+        f"{percent(scores['delta1'])} of pixels within a factor of 1.25 of the true depth (δ1)"
     )
 
 
@@ -83,7 +83,7 @@ def _hardest(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def region_name(row: int, column: int, rows: int, columns: int) -> str:
-    """A cell of a grid over the image in words, as "upper left"."""
+    """A cell of a grid over the image in words, as "top left"."""
     down = "top" if row == 0 else "bottom" if row == rows - 1 else "middle"
     middle = (column + 0.5) / columns
     across = "left" if middle < 1 / 3 else "right" if middle > 2 / 3 else "centre"

@@ -263,7 +263,7 @@ def test_saved_examples_carry_the_description_of_their_frames(tmp_path: Path) ->
         assert all(torch.equal(file.get_tensor(name), tensor) for name, tensor in tensors.items())
 
 
-def test_the_frames_are_told_apart_by_name_pixels_depth_and_number_and_by_nothing_else(
+def test_the_frames_are_told_apart_by_name_pixels_both_depths_and_number_and_by_nothing_else(
     evaluation: Evaluation,
 ) -> None:
     def fingerprint(source: RandomFrames, test: list[int], batch_size: int = 2) -> str:
@@ -275,10 +275,11 @@ def test_the_frames_are_told_apart_by_name_pixels_depth_and_number_and_by_nothin
     same.rgb_u8 = np.asarray(same.rgb_u8, order="F")
     assert 1 not in TEST
     assert fingerprint(same, TEST, batch_size=1) == evaluation.frames_sha256
-    darker, nearer, renamed = RandomFrames(), RandomFrames(), RandomFrames()
+    darker, nearer, renamed, sensed = RandomFrames(), RandomFrames(), RandomFrames(), RandomFrames()
+    sensed.raw_depth_m[TEST[0], 3, 3] += 0.1
     darker.rgb_u8[TEST[0]] //= 2
     nearer.depth_m[TEST[-1], 0, 0] -= 0.1
     renamed.names = tuple(reversed(renamed.names))
-    others = [fingerprint(source, TEST) for source in (darker, nearer, renamed)]
+    others = [fingerprint(source, TEST) for source in (darker, nearer, renamed, sensed)]
     others.append(fingerprint(RandomFrames(), TEST[1:]))
-    assert len({*others, evaluation.frames_sha256}) == 5
+    assert len({*others, evaluation.frames_sha256}) == 6

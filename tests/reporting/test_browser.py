@@ -195,6 +195,33 @@ def test_a_reader_slides_turns_and_reads_off(chromium: Any, report: Path, tmp_pa
     page.context.close()
 
 
+def test_on_a_phone_a_finger_moves_the_slider_and_turns_the_points(chromium: Any, report: Path) -> None:
+    seen = opened(chromium, report, "phone", has_touch=True, is_mobile=True)
+    page = seen.page
+    stage, slider = page.locator(".stage").first, page.locator(".stage input").first
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] * 0.25, box["y"] + 40)
+    assert 20 <= int(slider.input_value()) <= 30
+    canvas = page.locator(".cloud canvas")
+    canvas.scroll_into_view_if_needed()
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    views = [canvas.evaluate(SHOWN)]
+    box = canvas.bounding_box()
+    finger = page.context.new_cdp_session(page)
+    for kind, x in (("touchStart", 100), ("touchMove", 130), ("touchMove", 200), ("touchEnd", None)):
+        points = [] if x is None else [{"x": box["x"] + x, "y": box["y"] + 60}]
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    views.append(canvas.evaluate(SHOWN))
+    page.get_by_role("button", name="Turn left").click()
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    views.append(canvas.evaluate(SHOWN))
+    assert len(set(views)) == len(views)
+    assert seen.troubles == []
+    page.context.close()
+
+
 def test_everything_can_be_reached_and_done_with_the_keyboard_alone(chromium: Any, report: Path) -> None:
     seen = opened(chromium, report)
     reachable = seen.page.evaluate(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
+from pipeline.params import Fetch
 from pipeline.reporting import cards
 from pipeline.reporting.gallery import page_scale
+from pipeline.reporting.text import IS_NYU, SOURCE_NAMES
 from tests.reporting.toy import RICH, data_facts, metrics, rich_metrics
 
 
@@ -31,14 +33,25 @@ def test_parameters_that_differ_from_the_commits_come_through_the_shell_and_yaml
 def test_terms_of_the_data_are_told() -> None:
     assert "research data under its own terms" in cards.model_card(metrics(source="file"), {}, None).data
     assert "nobody else's terms" in cards.model_card(metrics(source="rooms"), {}, None).data
+    assert "NYU Depth v2 (Silberman" in cards.model_card(metrics(source="nyu_raw"), {}, None).data
+    assert "knows no terms" in cards.model_card(metrics(source="of other code"), {}, None).data
     assert "(60 frames of 21 scenes)" in cards.model_card(metrics(), {}, data_facts()).data
+
+
+@pytest.mark.parametrize("source", get_args(Fetch.model_fields["source"].annotation))
+def test_every_source_has_terms_a_name_and_a_decision_whether_published_figures_are_of_its_frames(
+    source: str,
+) -> None:
+    assert source in cards.TERMS
+    assert source in SOURCE_NAMES
+    assert source in IS_NYU and cards.is_nyu(source) == IS_NYU[source]
 
 
 def test_limits_say_what_this_model_cannot_do() -> None:
     limits = " ".join(cards.model_card(rich_metrics(), RICH.params, None).limits).replace("\N{NO-BREAK SPACE}", " ")
     assert "up to 10 m" in limits
     assert "rendered rooms" in limits
-    assert "Scale of a whole image is off by 12 %" in limits
+    assert "Scale of a whole image is off by 13 %" in limits  # √(0.05² + 0.125²) = 0.135
     assert "Errs most: 1–2 m away" in limits
     seen = cards.model_card(metrics(trained_on="all frames, the test frames included"), {}, None)
     assert "tell nothing of new images" in " ".join(seen.limits)

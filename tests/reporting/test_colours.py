@@ -27,6 +27,16 @@ def test_the_depth_scale_of_nothing_is_that_of_the_sensor() -> None:
     assert (scale.low_m, scale.high_m) == (0.0, 10.0)
 
 
+def test_labels_keep_their_distance_from_those_of_the_ends() -> None:
+    """From 0.5 to 6.5 m in steps of 1 m the label of 1 m would stand 8 % from the end, upon its label."""
+    for low in np.arange(0, 9, 0.5):
+        for high in np.arange(low + 0.5, 10.5, 0.5):
+            ticks = np.array(colours.ColourScale(low, high, "magma_r").ticks_m())
+            assert (np.diff(ticks) > 0).all()
+            assert (np.diff(ticks) >= 0.12 * (high - low) - 1e-9).all(), (low, high)
+    assert colours.tick_labels(colours.ColourScale(0.5, 6.5, "magma_r")) == ["0.5", "2", "3", "4", "5", "6.5"]
+
+
 def test_the_error_scale_is_symmetric_and_says_where_it_clips() -> None:
     errors_m = np.concatenate([np.linspace(-0.9, 0.9, 999), [7.0, np.nan]])
     scale = colours.error_scale(errors_m)

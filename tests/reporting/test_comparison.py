@@ -15,7 +15,7 @@ import pytest
 from pipeline.reporting import compared
 from pipeline.reporting.compared import DELTA1, RMSE, Evaluated, cell, differing_params, incomparable, verdict
 from pipeline.reporting.comparison import render_comparison
-from pipeline.reporting.comparison_figures import LINES, draw_comparison
+from pipeline.reporting.comparison_figures import LINES, draw_comparison, swatches
 from pipeline.reporting.side_by_side import MOST_FRAMES, side_by_side
 from tests.reporting.test_browser import CASES, CHROMIUM, FAINT, MISSING_PICTURES, OVERFLOWING, opened
 from tests.reporting.toy import Page, history, only_own_scripts
@@ -182,7 +182,7 @@ def test_each_experiment_is_a_curve_of_its_own_name_in_every_chart() -> None:
     assert list(plots) == ["compared_loss", "compared_validation", "compared_distance", "compared_scene_types"]
     for plot in plots.values():
         assert [swatch.label.strip("\N{ZERO WIDTH SPACE}") for swatch in plot.legend] == [run.name for run in runs]
-        assert len({(swatch.colour, swatch.dashes) for swatch in plot.legend}) == 3
+        assert len({(swatch.dashes, swatch.marker) for swatch in plot.legend}) == 3
     validation = plots["compared_validation"].curves["panels"]
     assert [panel["series"][1]["name"] for panel in validation] == [
         "Validation RMSE, lucid-lark",
@@ -207,6 +207,8 @@ def test_what_no_experiment_has_is_left_out() -> None:
 
 def test_there_is_a_line_style_for_as_many_as_a_page_takes() -> None:
     assert len(LINES) == len(set(LINES)) == compared.MOST
+    shown = swatches([replace(BASE, name=f"run-{number}") for number in range(compared.MOST)])
+    assert len({(one.dashes, one.marker) for one in shown}) == compared.MOST, "without colour too"
 
 
 # The same frames side by side
@@ -261,6 +263,8 @@ def test_the_tables_tell_each_figure_its_difference_and_the_interval() -> None:
     assert "not clear" in words[3]
     assert [row[1:] for row in page.cells("loss.ssim_weight")] == [["0.5", "0.7", "0.5"]]
     assert [row[1:] for row in page.cells("Epochs")] == [["5 (best: 5)"] * 3]
+    assert [row[1:] for row in page.cells("Measured on")] == [["cpu"] * 3]
+    assert page.cells("Throughput (frames/s)")
 
 
 def test_names_from_outside_are_text_and_nothing_but_the_pages_own_script_runs() -> None:

@@ -43,8 +43,8 @@ def test_points_stand_where_the_picture_draws_them_and_carry_their_values(drawn:
 
 def test_curves_of_one_name_are_one_entry_of_the_legend_and_are_told_apart_by_their_panel(drawn: Plot) -> None:
     assert [(swatch.label, swatch.colour, swatch.dashes) for swatch in drawn.legend] == [
-        ("training", "var(--accent)", "solid"),
-        ("validation", "var(--second)", "dashed"),
+        ("training", "var(--accent)", "none"),
+        ("validation", "var(--second)", "7 4"),
     ]
     series = [one for panel in drawn.curves["panels"] for one in panel["series"]]
     assert [one["name"] for one in series] == [

@@ -104,8 +104,12 @@ def test_the_first_screen_has_verdict_certainty_failures_table_pictures_and_what
     assert re.search(r"This model full, per image 0\.560 0\.520–0\.610", header)
     assert re.search(r"Mean-depth map, same frames full, per image 0\.903", header)
     assert re.search(r"Constant depth, same frames full, per image 1\.100", header)
-    assert "SavtaDepth, ResNet-34 U-Net full, per image 0.652" in header
-    assert "DenseDepth densedepth, pooled 0.548" in header
+    where = "NYU, 654 frames"
+    assert f"SavtaDepth, ResNet-34 U-Net full, per image {where} 0.652" in header
+    assert f"DenseDepth 1 densedepth, pooled {where}, flips averaged 0.548" in header
+    assert "1 Its evaluator swaps prediction and truth, so this AbsRel divides by the prediction." in header
+    assert "Published rows: photographs of NYU Depth v2, not these frames." in header
+    assert "12.3 ms a frame on cpu" in header
     assert "Since the last experiment, plain-pike loss.ssim_weight 0.25 → 0.5" in header
     # 0.56 - 0.75, on every frame
     assert "Test RMSE 0.560 m, −0.190 better" in header
@@ -122,7 +126,8 @@ def test_sections_of_errors_data_and_model_tell_what_was_measured(rich_page: Pag
     assert rich_page.cells("full", "0.713", "0.812", "0.560", "0.400", "0.95± 0.12")
     assert rich_page.cells("over 0.25 a step of 0.06 m", "0.375", "0.125", "0.188")
     assert rich_page.cells("Training", "60", "21", "60", "12.5 %")
-    assert rich_page.cells("0.80", "0.90", "1.00", "1.10")
+    assert rich_page.cells("row 3 of 3 from the top", "0.80", "0.90", "1.00", "1.10")
+    assert rich_page.cells("", *(f"column {number} of 4 from the left" for number in (1, 2, 3, 4)))
     assert "1 fixed copy of each training frame beside the clean one: mirrored with probability 0.5" in text
     assert "nobody else's terms apply" in text
     assert rich_page.cells("Throughput", "322 frames/s, 8 at once") or rich_page.cells(
@@ -164,13 +169,13 @@ def test_model_and_baseline_stand_in_the_table_under_every_protocol_with_their_o
         ("This model", metrics()),
         ("Mean-depth map, same frames", metrics()["baseline_mean_map"]),
     ):
-        shown = {tuple(row[7:9]): row[1:4] for row in page.cells(name) if len(row) == 9}
+        shown = {tuple(row[7:9]): row[1:4] for row in page.cells(name) if len(row) == 10}
         assert {protocol for protocol, _ in shown} == set(PROTOCOLS)
         for (protocol, averaged), numbers in shown.items():
             suffix = "_pooled" if averaged == "pooled" else ""
             expected = [given[protocol][f"{measure}{suffix}"] for measure in ("rmse", "abs_rel", "delta1")]
             assert numbers == [f"{number:.3f}" for number in expected]
-    whole = next(row for row in page.cells("This model") if len(row) == 9)
+    whole = next(row for row in page.cells("This model") if len(row) == 10)
     assert whole[4:7] == ["0.499 M", "no", "official train split"]
 
 
@@ -178,15 +183,28 @@ def test_published_figures_stand_in_the_table_with_their_protocol(page: Page) ->
     for row in PUBLISHED:
         numbers = ["–" if n is None else f"{n:.3f}" for n in (row.rmse, row.abs_rel, row.delta1)]
         origin = [text or "–" for text in (row.parameters, row.pretrained, row.trained_on)]
-        assert page.cells(row.model, *numbers, *origin, row.protocol or "–", row.averaged or "–")
+        (shown,) = [
+            cells
+            for cells in page.cells()
+            if cells
+            and cells[0] in (row.model, f"{row.model}1", f"{row.model}2")
+            and cells[1:]
+            and cells[8:9] == [row.averaged or "–"]
+        ]
+        assert shown[1:8] == [*numbers, *origin, row.protocol or "–"]
+        assert shown[9].startswith(row.data)
+        assert (", flips averaged" in shown[9]) == (row.flips_averaged is True)
+        assert (shown[0] != row.model) == (row.note is not None)
 
 
-@pytest.mark.parametrize(("source", "orientation"), [("rooms", True), ("file", False)])
+@pytest.mark.parametrize(("source", "orientation"), [("rooms", True), ("nyu_raw", True), ("file", False)])
 def test_published_figures_are_for_orientation_only_unless_the_frames_are_nyus(
     source: str, orientation: bool
 ) -> None:
     text = html.render_report(replace(INPUTS, metrics=metrics(source=source)))
     assert ("for orientation only" in text) == orientation
+    header = words(re.search(r"<header.*?</header>", text, re.S))
+    assert ("not these frames" in header) == orientation
 
 
 def test_all_measures_are_listed_under_all_protocols(page: Page) -> None:
@@ -205,6 +223,11 @@ def test_what_is_needed_to_repeat_the_run_is_shown(page: Page) -> None:
     assert page.cells("data fingerprint", "9f86d081884c7d65")
     assert page.cells("MLflow run", "b1946ac92492d234")
     assert "git checkout 3f2a9c81d7e4\nmake repro" in page.text
+    assert "not committed" not in page.text
+    for dirty in ("true", "false"):
+        text = html.render_report(replace(INPUTS, environment={**INPUTS.environment, "git_dirty": dirty}))
+        notice, command = text.find("Code was changed and not committed."), text.find("git checkout 3f2a9c81d7e4")
+        assert (0 < notice < command) == (dirty == "true")
 
 
 def test_names_from_parameters_and_scenes_cannot_become_markup() -> None:

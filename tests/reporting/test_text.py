@@ -26,7 +26,8 @@ def test_numbers_are_rounded_and_carry_a_true_minus_sign() -> None:
 
 
 def test_a_difference_always_shows_its_sign() -> None:
-    assert [text.signed(value) for value in (0.0125, -0.5, 0.0)] == ["+0.013", "−0.500", "+0.000"]
+    assert [text.signed(value) for value in (0.0125, -0.5)] == ["+0.013", "−0.500"]
+    assert [text.signed(value) for value in (0.0, -0.0001, 0.0001)] == ["0.000"] * 3, "there is no −0.000"
 
 
 def test_both_ends_of_an_interval_are_told() -> None:

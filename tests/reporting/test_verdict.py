@@ -16,7 +16,7 @@ def test_the_headline_says_what_came_out_in_plain_words() -> None:
     # 0.56 / 0.903 = 0.620
     assert plain(verdict.verdict(metrics())) == (
         "RMSE 0.56 m on 84 unseen test frames, 38 % below the mean-depth map; "
-        "δ1 71 %: so many pixels predicted within a factor of 1.25 of the true depth"
+        "71 % of pixels within a factor of 1.25 of the true depth (δ1)"
     )
 
 
