@@ -2,13 +2,14 @@
 
 The peer is BTS's `eval_with_pngs.py` (cleinc/bts, utils/), which goes frame by frame: clip, mask, crop, pick the
 valid pixels, nine formulas; one pass for each protocol, with that protocol's clip, crop and truth. Ours is
-`Scorer.add` and `Scorer.scores`. Both get the same maps of 480 x 640 in memory, one prediction a frame for all
-protocols, filled depth, and a raw depth that differs from it and has holes; both end with every metric of every
-protocol, averaged over the images. Reading, prediction and resizing are in neither. Ours gets two threads, the
-peer what numpy does with it, which is one.
+`Scorer.add` and `Scorer.scores`. Both get the same maps of 480 x 640 in memory: one prediction a frame, another for
+the protocol that averages flips, filled depth, and a raw depth that differs from it and has holes; both end with
+every metric of every protocol, averaged over the images. Reading, prediction, flips and resizing are in neither.
+Ours gets two threads, the peer what numpy does with it, which is one.
 
 Blocks of frames are scored in turn, so that whatever else the machine does falls on both. The ratio counts where
 `cores_got` is near the number of threads: on a busy machine ours waits for its second core, the peer needs none.
+`ratio_of_processor_time` compares the seconds of all processors, as if each had one thread.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch.nn.functional import interpolate
 
 from benchmarks.entries import Entry
 from pipeline.evaluation.metrics import METRICS
-from pipeline.evaluation.protocols import PROTOCOLS, Protocol, Scorer, batch_depths
+from pipeline.evaluation.protocols import PROTOCOLS, Protocol, Scorer, Views, batch_depths
 from pipeline.training.device import choose_device
 
 FRAMES, QUICK_FRAMES = 654, 8
@@ -42,8 +43,13 @@ class Block(NamedTuple):
     """(n, 480, 640) float32 metres"""
 
     prediction_m: np.ndarray
+    averaged_m: np.ndarray
+    """the prediction for protocols that average it with the mirrored one"""
     depth_m: np.ndarray
     raw_depth_m: np.ndarray
+
+    def predicted_m(self, protocol: Protocol) -> np.ndarray:
+        return self.averaged_m if protocol.flip_averaging else self.prediction_m
 
 
 def measure(quick: bool) -> list[Entry]:
@@ -84,6 +90,7 @@ def _measure(quick: bool, device: torch.device) -> list[Entry]:
         "peer_ms_a_frame": {key: 1000 * seconds / frames for key, seconds in (peer_s | {"all": total_s}).items()},
         "processor_ms_a_frame": 1000 * ours_processor_s / frames,
         "peer_processor_ms_a_frame": 1000 * peer_processor_s / frames,
+        "ratio_of_processor_time": peer_processor_s / ours_processor_s,
         "cores_got": ours_processor_s / ours_s["all"],
         "ratio": {name: peer_s[name] / ours_s[name] for name in names},
         "difference_from_peer_ppm": 1e6 * max(_difference(ours[name], peer[name]) for name in names),
@@ -120,8 +127,9 @@ def _block(frames: int) -> Block:
 
     depth_m = smooth(0.7, 9.7, (5, 6))
     prediction_m = (depth_m * smooth(-0.4, 0.4, (12, 16)).exp()).clamp(max=10)
+    averaged_m = (prediction_m * smooth(-0.1, 0.1, (12, 16)).exp()).clamp(max=10)
     raw_depth_m = torch.where(smooth(0, 1, (12, 16)) < 0.25, 0, depth_m + 0.01)
-    return Block(*(maps.numpy() for maps in (prediction_m, depth_m, raw_depth_m)))
+    return Block(*(maps.numpy() for maps in (prediction_m, averaged_m, depth_m, raw_depth_m)))
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
@@ -136,9 +144,13 @@ def _seconds(work: Callable[[], object], device: torch.device) -> tuple[float, f
 def _ours(block: Block, protocols: Sequence[str], device: torch.device) -> dict[str, dict[str, float]]:
     scorer = Scorer(protocols)
     for start in range(0, len(block.depth_m), BATCH):
-        prediction_m, depth_m, raw_depth_m = (torch.from_numpy(maps[start : start + BATCH]) for maps in block)
-        on_device = prediction_m[:, None].to(device)
-        scorer.add(dict.fromkeys(protocols, on_device), *batch_depths(depth_m, raw_depth_m, device))
+        batch = Block(*(maps[start : start + BATCH] for maps in block))
+        # As the stage has it: the protocols of one view share its tensor.
+        views = Views(
+            *(torch.from_numpy(maps)[:, None].to(device) for maps in (batch.prediction_m, batch.averaged_m))
+        )
+        predictions_m = {name: views.of(PROTOCOLS[name]) for name in protocols}
+        scorer.add(predictions_m, *batch_depths(batch.depth_m, batch.raw_depth_m, device))
     return {name: scores.mean for name, scores in scorer.scores().items()}
 
 
@@ -148,7 +160,7 @@ def bts_errors(block: Block, protocol: Protocol) -> dict[str, float]:
     (shortest, longest), (nearest, farthest) = protocol.clip_m, protocol.valid_m
     crop = np.s_[slice(*protocol.rows), slice(*protocol.columns)]
     rows = []
-    for prediction_m, truth_m in zip(block.prediction_m, truths_m, strict=True):
+    for prediction_m, truth_m in zip(block.predicted_m(protocol), truths_m, strict=True):
         prediction, truth = prediction_m.copy(), truth_m.copy()  # it writes into what it has read
         prediction[prediction < shortest] = shortest
         prediction[prediction > longest] = longest

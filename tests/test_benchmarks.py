@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import rooms
+from benchmarks import evaluate, rooms
 from benchmarks.entries import Entry, environment_of, save, table
 from benchmarks.peers import PEERS, PUBLISHED_PARAMETERS_M
 from pipeline.errors import PipelineError
+from pipeline.evaluation.protocols import PROTOCOLS
 from pipeline.model.network import count_parameters
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -114,8 +115,21 @@ def test_scoring_is_measured_against_the_evaluator_of_bts_which_finds_the_same_f
     details = ratio["details"]
     assert set(details["ratio"]) == {"full", "eigen", "densedepth"}
     assert ratio["value"] == pytest.approx(details["peer_ms_a_frame"]["all"] / details["ms_a_frame"]["all"])
+    assert details["ratio_of_processor_time"] == pytest.approx(
+        details["peer_processor_ms_a_frame"] / details["processor_ms_a_frame"]
+    )
     assert 0 < error["value"] < 1
     assert details["difference_from_peer_ppm"] < 1, "in float32, as published"
+
+
+def test_the_protocol_that_averages_flips_scores_a_prediction_of_its_own_on_both_sides() -> None:
+    block = evaluate._block(2)
+    other = block._replace(averaged_m=block.prediction_m)
+    for name, protocol in PROTOCOLS.items():
+        ours = [evaluate._ours(maps, (name,), torch.device("cpu"))[name]["rmse"] for maps in (block, other)]
+        peer = [evaluate.bts_errors(maps, protocol)["rmse"] for maps in (block, other)]
+        assert (ours[0] != ours[1]) == (peer[0] != peer[1]) == protocol.flip_averaging
+        assert ours == pytest.approx(peer, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", PEERS)
