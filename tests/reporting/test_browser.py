@@ -118,6 +118,10 @@ def test_the_page_is_whole_at_every_size_and_by_day_and_night(
     assert page.evaluate(MISSING_PICTURES) == []
     assert page.evaluate(FAINT) == []
     page.screenshot(path=tmp_path / f"{size}-{theme}.png")
+    widths = page.evaluate(
+        "() => [...document.querySelectorAll('.regions td:not(:empty)')].map((one) => one.clientWidth)"
+    )
+    assert len(widths) == 12 and min(widths) > 40, "the parts of the image are seen, their heads only heard"
     if size == "desktop":
         # Verdict, table, pictures and what changed are seen without scrolling.
         for part in ("h1", ".short", ".glance", ".since"):
