@@ -35,7 +35,7 @@ NOT_REQUIRED = ("dvc", "gradio", "h5py", "optuna", "orjson", "psutil", "pydot", 
 BARE = f"""
 import sys
 sys.path = [path for path in sys.path if path != {str(REPOSITORY)!r}]
-sys.meta_path = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__name__", "")]
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__name__", "").lower()]
 sys.modules |= dict.fromkeys({NOT_REQUIRED!r})
 """
 """Run by Python as it starts: this repository is not there, nor what the model does not require."""
