@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 import threading
 import zlib
 from collections import Counter
@@ -272,3 +274,33 @@ def test_unpacking_needs_space_on_the_disk_and_says_so(file: h5py.File, pool: Th
             ChunkedRows(dataset, pool, unpacked=True).read(0, 1, np.empty((1, *SHAPE[1:]), np.float32))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+READ_IT = """
+import sys, h5py, numpy as np
+from concurrent.futures import ThreadPoolExecutor
+from pipeline.data.chunks import ChunkedRows
+with h5py.File(sys.argv[1]) as file, ThreadPoolExecutor(2) as pool:
+    rows = ChunkedRows(file["x"], pool)
+    for _ in range(50):
+        found = np.empty(file["x"].shape, np.uint8)
+        rows.read(0, len(found), found)
+        assert (found == file["x"][()]).all()
+"""
+
+
+def test_a_chunk_that_is_stored_longer_than_it_may_be_is_left_to_hdf5(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 48), np.uint8)
+    with h5py.File(tmp_path / "some.h5", "w") as file:
+        file.create_dataset("x", data=noise, chunks=(1, 3, 32, 48), compression="gzip")
+    content = bytearray((tmp_path / "some.h5").read_bytes())
+    # Deflated noise is longer than noise. Without the message of the filters, 24 bytes before the name of the
+    # first, nothing says that it is deflated; the library then overran its buffer, which ended the process.
+    message = content.index(b"deflate") - 24
+    assert content[message : message + 4] == b"\x0b\0\x20\0"
+    content[message] = 0
+    (tmp_path / "some.h5").write_bytes(content)
+    read = subprocess.run(
+        [sys.executable, "-c", READ_IT, str(tmp_path / "some.h5")], capture_output=True, text=True, check=False
+    )
+    assert (read.returncode, read.stderr) == (0, "")
