@@ -121,7 +121,8 @@ class NyuFile:
         self._close()
 
     def _close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        # What is on its way is done first: threads that read would wait for ever for what is cancelled.
+        self._pool.shutdown()
         self._file.close()
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -393,6 +394,30 @@ def test_chunks_that_span_more_frames_than_a_slab_may_hold_are_inflated_once(
         written,
     )
     assert sum(count.values()) == 3 * 4 + 2
+
+
+def test_a_file_that_is_closed_while_a_thread_reads_lets_it_end(
+    official: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a second Ctrl-C does not wait for the threads of the first."""
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def slow(stored: bytes, size: int, item: int) -> bytes:
+        at_work.set()
+        go_on.wait(30)
+        return chunks.inflate(stored, size, item)
+
+    monkeypatch.setitem(chunks.DECODERS, h5py.h5z.FILTER_DEFLATE, slow)
+    monkeypatch.setattr(chunks, "TASK_BYTES", 1)
+    monkeypatch.setattr("pipeline.data.nyu.cores", lambda: 1)
+    file = NyuFile(official)
+    with file:
+        reading = threading.Thread(target=file.read, args=(0, FRAMES), daemon=True)
+        reading.start()
+        assert at_work.wait(30)
+        threading.Timer(0.2, go_on.set).start()
+    reading.join(30)
+    assert not reading.is_alive()
 
 
 def write_with_writer(path: Path, frames: Frames) -> Path:
