@@ -108,15 +108,17 @@ class _Pool:
             if not flying:
                 return []
             ready, _ = wait(flying, POLL_S, FIRST_COMPLETED)
+            broken = False
             for future in ready:
                 if isinstance(future.exception(), BrokenProcessPool):
+                    broken = True
                     continue
                 future.result()
                 job, slot = flying.pop(future)
                 self._board[slot] = 0
                 self._free.add(slot)
                 done(job)
-            if any(future.done() for future in flying):
+            if broken:
                 return [job for job, _ in flying.values()]
             advance(sum(self._board[:-1]))
 

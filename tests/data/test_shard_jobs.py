@@ -7,8 +7,10 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -284,6 +286,19 @@ def test_a_process_that_is_killed_has_its_shard_made_again(
     assert "a process ended before its time (killed, or memory is short); its shard is made again" in shown
     assert "Traceback" not in shown
     assert contents(tmp_path / "made") == expected
+
+
+def test_a_shard_that_is_done_while_others_are_looked_at_is_no_dead_process(
+    source: FolderFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow_wait(*arguments: Any) -> Any:
+        answer = wait(*arguments)
+        time.sleep(0.3)
+        return answer
+
+    monkeypatch.setattr("pipeline.data.workers.wait", slow_wait)
+    write(source, tmp_path / "made", tmp_path / "work", LocalWorkers(3), replace(RECIPE, copies=0))
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_processes_that_are_killed_again_and_again_end_in_one_line(source: FolderFrames, tmp_path: Path) -> None:
