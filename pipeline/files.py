@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,17 @@ def _as_os_error(error: Exception, path: Path) -> Exception:
     if number is None:
         return error
     return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
+
+
+def regular_bytes(path: str | Path, most: int = -1) -> bytes:
+    """The content of a file, or its first `most` bytes.
+
+    Raises `OSError` for anything else as well: a pipe or a device would be read for ever.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device, no file", str(path))
+        return file.read(most)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,6 +16,9 @@ from pipeline.errors import PipelineError
 AT_ONCE_BYTES = 256 * 2**20
 """Of frames that are read and worked on at a time, whatever the number of cores."""
 
+MAX_DEPTH_M = 32.767
+"""What 16-bit millimetres hold, and beyond what a network may predict; NYU's depths end at 10 m."""
+
 Result = TypeVar("Result")
 
 
@@ -128,15 +131,15 @@ def _read_wanted(source: FrameSource, wanted: list[int], start: int, stop: int) 
 
 
 def check_splits(splits: dict[str, list[int]], frames: int, where: str) -> None:
-    """Raise `PipelineError` unless the splits are disjoint and point at existing frames."""
+    """Raise `PipelineError` unless the splits are disjoint and point at existing frames, told from 1 as there."""
     seen: dict[int, str] = {}
     for split, indices in splits.items():
         for index in indices:
             if not 0 <= index < frames:
-                raise PipelineError(f"{where}: {split} frame {index + 1} is outside 1..{frames}")
+                raise PipelineError(f"{where}: {split} frame {index + 1} (from 1) is outside 1..{frames}")
             if index in seen:
                 twice = f"{split} twice" if seen[index] == split else f"both {seen[index]} and {split}"
-                raise PipelineError(f"{where}: frame {index + 1} is in {twice}")
+                raise PipelineError(f"{where}: frame {index + 1} (from 1) is in {twice}")
             seen[index] = split
 
 
@@ -149,5 +152,5 @@ def check_scenes(splits: dict[str, list[int]], scenes: Sequence[str], where: str
             if other != split:
                 raise PipelineError(
                     f"{where}: scene '{scenes[index]}' is in {other} (frame {frame + 1}) and in {split} "
-                    f"(frame {index + 1}); a scene belongs to one split"
+                    f"(frame {index + 1}, from 1); a scene belongs to one split"
                 )

@@ -17,36 +17,43 @@ from typing import NamedTuple, Self
 import h5py
 import numpy as np
 from isal import isal_zlib
-from scipy.io import loadmat, savemat
+from scipy.io import savemat
 
 from pipeline.data.chunks import UNREADABLE, ChunkedRows, UnreadableRows, finish
-from pipeline.data.frames import Frames, check_scenes, check_splits, cores
+from pipeline.data.frames import MAX_DEPTH_M, Frames, check_scenes, check_splits, cores
+from pipeline.data.mat5 import MOST_BYTES, Mat5Error, read_numbers
 from pipeline.errors import PipelineError
+from pipeline.files import regular_bytes
 
 HEIGHT, WIDTH = 480, 640
+FRAME_BYTES = 3 + 4 + 4
+"""Of a pixel: image and two depth maps."""
 SLAB_FRAMES = 8
 """Frames read at once where a chunk spans fewer; 8 frames are 27 MB, enough to hide the cost of a call."""
 MAX_SLAB_FRAMES = 64
-"""216 MB. A chunk may span the whole file; datasets with such chunks are unpacked once into a temporary file."""
-MAX_DEPTH_M = 32.767
-"""What 16-bit millimetres hold, and beyond what a network may predict; NYU's depths end at 10 m."""
+"""216 MB of NYU's. A chunk may span all; datasets with such chunks are unpacked once into a temporary file."""
+MAX_SLAB_BYTES = MAX_SLAB_FRAMES * HEIGHT * WIDTH * FRAME_BYTES
+"""Of larger frames fewer: 9 of 1080 x 1920."""
+LONGEST_NAME = 1000
+"""Characters of a scene's name. A damaged reference can lead to terabytes of them."""
 
 _HEADER_TEXT_BYTES = 116
 _HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Thu Jan  1 00:00:00 1970 HDF5 schema 1.00 ."
 _SPLITS_HEADER = b"MATLAB 5.0 MAT-file, Platform: GLNXA64, Created on: Thu Jan  1 00:00:00 1970"
 
 
-def frames_per_slab(chunk_frames: Sequence[int]) -> int:
-    """How many frames to read at once, given how many a chunk of each chunked dataset spans.
+def frames_per_slab(chunk_frames: Sequence[int], size: tuple[int, int] = (HEIGHT, WIDTH)) -> int:
+    """How many frames of (height, width) to read at once, given how many a chunk of each chunked dataset spans.
 
-    A multiple of all the spans up to `MAX_SLAB_FRAMES`, so that every such chunk is inflated once, unless their
-    least common multiple exceeds that: then of the greatest.
+    A multiple of all the spans that a slab may hold (`MAX_SLAB_FRAMES`, `MAX_SLAB_BYTES`), so that every such chunk
+    is inflated once, unless their least common multiple exceeds that: then of the greatest.
     """
-    spans = [span for span in chunk_frames if span <= MAX_SLAB_FRAMES]
+    most = max(1, min(MAX_SLAB_FRAMES, MAX_SLAB_BYTES // (math.prod(size) * FRAME_BYTES)))
+    spans = [span for span in chunk_frames if span <= most]
     common = math.lcm(*spans)  # 1 where there is none
-    if common > MAX_SLAB_FRAMES:
+    if common > most:
         common = max(spans)
-    return common * max(1, SLAB_FRAMES // common)
+    return common * max(1, min(SLAB_FRAMES, most) // common)
 
 
 class NyuFile:
@@ -108,7 +115,7 @@ class NyuFile:
         )
         self.names = [f"{index:05d}" for index in range(frames)]
         spans = {name: dataset.chunks[0] for name, dataset in datasets.items() if dataset.chunks}
-        self.slab_frames = frames_per_slab(list(spans.values()))
+        self.slab_frames = frames_per_slab(list(spans.values()), self.size)
         with self._rows_told():
             self._rows = {
                 name: ChunkedRows(dataset, self._pool, unpacked=self.slab_frames % spans.get(name, 1) != 0)
@@ -206,12 +213,27 @@ class NyuFile:
             raise PipelineError(f"{self.path} has no cell array of strings '{name}'")
         if cell.size != frames:
             raise PipelineError(f"{self.path}: {name} has {cell.size} entries for {frames} frames")
-        with self._told(f"{self.path}: {name} cannot be read as strings"):
-            return [self._string(reference) for reference in cell[()].ravel()]
+        with self._told(f"{self.path}: {name} cannot be read"):
+            references = cell[()].ravel()
+        strings = []
+        for index, reference in enumerate(references):
+            try:
+                strings.append(self._string(reference))
+            except UNREADABLE as error:
+                where = f"{self.path}: {name}, frame {index} (from 0)"
+                raise PipelineError(f"{where} cannot be read as a string: {error}") from error
+        return strings
 
     def _string(self, reference: h5py.Reference) -> str:
+        if not reference:
+            raise ValueError("it refers to nothing")
         # h5py's own objects take three times as long, 0.3 s for the official file.
         characters = h5py.h5r.dereference(reference, self._file.id)
+        # An empty string is stored as its two dimensions, of 64 bits.
+        if characters.dtype.kind != "u" or characters.dtype.itemsize > 2:
+            raise ValueError(f"it is empty or no text, but {characters.dtype}")
+        if not 1 <= math.prod(characters.shape) <= LONGEST_NAME:
+            raise ValueError(f"it has {math.prod(characters.shape)} characters")
         units = np.empty(characters.shape, characters.dtype)
         characters.read(h5py.h5s.ALL, h5py.h5s.ALL, units)
         return units.astype("<u2").tobytes().decode("utf-16-le")
@@ -221,7 +243,7 @@ def _kind_of(path: Path) -> str:
     """What the file is instead, where its beginning tells."""
     with path.open("rb") as file:
         beginning = file.read(512)
-    if beginning.lstrip().startswith(b"<"):
+    if beginning.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         return " but a web page, perhaps a server's error; download it again"
     if beginning.startswith(b"MATLAB 5.0"):
         return " but one of MATLAB v5; save it with -v7.3"
@@ -233,14 +255,15 @@ def read_splits(path: Path, frames: int, scenes: Sequence[str] = ()) -> dict[str
 
     With the frames' `scenes` none may be on both sides: its frames are near copies of each other.
     """
+    names = {split: f"{split}Ndxs" for split in ("train", "test")}
     try:
-        content = loadmat(path)
-        splits = {
-            split: sorted(int(number) - 1 for number in content[f"{split}Ndxs"].ravel())
-            for split in ("train", "test")
-        }
-    except Exception as error:  # scipy answers a damaged file with whatever breaks first, IndexError included
-        raise PipelineError(f"{path} is no splits.mat with trainNdxs and testNdxs: {error}") from error
+        numbers = read_numbers(regular_bytes(path, MOST_BYTES + 1), names.values())
+        if missing := [name for name in names.values() if name not in numbers]:
+            raise Mat5Error(f"it has no numbers {missing[0]}")
+    except (Mat5Error, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PipelineError(f"{path} is no splits.mat with trainNdxs and testNdxs: {reason}") from error
+    splits = {split: _indices(numbers[name], f"{path}: {name}") for split, name in names.items()}
     check_splits(splits, frames, str(path))
     for split, indices in splits.items():
         if not indices:
@@ -250,15 +273,20 @@ def read_splits(path: Path, frames: int, scenes: Sequence[str] = ()) -> dict[str
     return splits
 
 
+def _indices(numbers: np.ndarray, where: str) -> list[int]:
+    """Counted from 0, in ascending order, of numbers that are counted from 1."""
+    whole = np.isfinite(numbers) & (np.trunc(numbers) == numbers)
+    if not whole.all():
+        raise PipelineError(f"{where} has the number {numbers[~whole][0]:g}, which is no frame's")
+    return sorted(int(number) - 1 for number in numbers.flat)
+
+
 def write_splits(path: Path, splits: dict[str, list[int]]) -> None:
     """Write 0-based `train` and `test` indices as the official `splits.mat`; equal splits, equal bytes."""
-    savemat(
-        path,
-        {
-            f"{split}Ndxs": np.array([index + 1 for index in splits[split]], np.uint16).reshape(-1, 1)
-            for split in ("train", "test")
-        },
-    )
+    numbers = {split: np.array([index + 1 for index in splits[split]], np.uint32) for split in ("train", "test")}
+    greatest = max(array.max(initial=0) for array in numbers.values())
+    dtype = np.uint16 if greatest <= 65_535 else np.uint32
+    savemat(path, {f"{split}Ndxs": array.astype(dtype).reshape(-1, 1) for split, array in numbers.items()})
     with path.open("r+b") as handle:
         handle.write(_SPLITS_HEADER.ljust(_HEADER_TEXT_BYTES))  # scipy puts the time of day here
 

@@ -110,10 +110,10 @@ def test_disjoint_splits_inside_the_file_pass() -> None:
 @pytest.mark.parametrize(
     ("splits", "complaint"),
     [
-        ({"train": [0], "test": [4]}, "splits.mat: test frame 5 is outside 1..4"),
-        ({"train": [-1], "test": [0]}, "splits.mat: train frame 0 is outside 1..4"),
-        ({"train": [0, 1], "test": [1]}, "splits.mat: frame 2 is in both train and test"),
-        ({"train": [3, 3], "test": [1]}, "splits.mat: frame 4 is in train twice"),
+        ({"train": [0], "test": [4]}, "splits.mat: test frame 5 (from 1) is outside 1..4"),
+        ({"train": [-1], "test": [0]}, "splits.mat: train frame 0 (from 1) is outside 1..4"),
+        ({"train": [0, 1], "test": [1]}, "splits.mat: frame 2 (from 1) is in both train and test"),
+        ({"train": [3, 3], "test": [1]}, "splits.mat: frame 4 (from 1) is in train twice"),
     ],
 )
 def test_splits_that_cannot_be_are_refused(splits: dict[str, list[int]], complaint: str) -> None:
@@ -127,5 +127,5 @@ def test_a_scene_in_two_splits_is_named_with_a_frame_of_each() -> None:
     with pytest.raises(PipelineError) as caught:
         check_scenes({"train": [0, 2], "test": [1]}, ["a", "c", "c"], "splits.mat")
     assert str(caught.value) == (
-        "splits.mat: scene 'c' is in train (frame 3) and in test (frame 2); a scene belongs to one split"
+        "splits.mat: scene 'c' is in train (frame 3) and in test (frame 2, from 1); a scene belongs to one split"
     )

@@ -202,7 +202,11 @@ def list_one_scene(file: h5py.File) -> None:
 
 
 def clear_reference(file: h5py.File) -> None:
-    file["scenes"][0, 0] = h5py.Reference()
+    file["scenes"][0, 2] = h5py.Reference()
+
+
+def point_at_terabytes(file: h5py.File) -> None:
+    file["scenes"][0, 1] = file.create_dataset("#refs#/long", (2**40,), np.uint16, chunks=(1024,)).ref
 
 
 def point_at_a_group(file: h5py.File) -> None:
@@ -235,9 +239,15 @@ def point_at_a_group(file: h5py.File) -> None:
         (replace("rawDepths", np.zeros((6, WIDTH, HEIGHT), np.float32)), "rawDepths has 6 frames, images has 7"),
         (replace("scenes", np.zeros((1, FRAMES))), "no cell array of strings 'scenes'"),
         (list_one_scene, "scenes has 1 entries for 7"),
-        (clear_reference, "scenes cannot be read as strings"),
-        (point_at_a_group, "scenes cannot be read as strings"),
-        (replace("#refs#/scenes0", np.array([[0xD800]], np.uint16)), "scenes cannot be read as strings"),
+        (clear_reference, "scenes, frame 2 (from 0) cannot be read as a string: it refers to nothing"),
+        (point_at_a_group, "scenes, frame 0 (from 0) cannot be read as a string: "),
+        (
+            replace("#refs#/scenes0", np.array([[0xD800]], np.uint16)),
+            "scenes, frame 0 (from 0) cannot be read as a string: ",
+        ),
+        (replace("#refs#/scenes3", np.zeros(2, np.uint64)), "scenes, frame 3 (from 0) cannot be read as a string"),
+        (replace("#refs#/sceneTypes6", np.zeros((0, 1), np.uint16)), "sceneTypes, frame 6 (from 0) cannot"),
+        (point_at_terabytes, "frame 1 (from 0) cannot be read as a string: it has 1099511627776 characters"),
     ],
 )
 def test_a_damaged_layout_is_named(official: Path, damage: Callable[[h5py.File], object], complaint: str) -> None:
@@ -258,7 +268,12 @@ def test_a_file_that_is_not_hdf5_is_named(tmp_path: Path, content: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", [b"<html>moved</html>", b"\n<!DOCTYPE html><title>404 Not Found</title>" + bytes(9999)]
+    "content",
+    [
+        b"<html>moved</html>",
+        b"\xef\xbb\xbf<!doctype html>",
+        b"\n<!DOCTYPE html><title>404 Not Found</title>" + bytes(9999),
+    ],
 )
 def test_the_error_page_of_a_server_is_told_from_a_damaged_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "labeled.mat").write_bytes(content)
@@ -277,6 +292,14 @@ def test_a_large_file_of_nothing_is_answered_without_being_read(tmp_path: Path) 
     read_before = bytes_read()
     assert "is not a readable MATLAB v7.3 (HDF5) file" in opening_error(path)
     assert bytes_read() - read_before < 2**20
+
+
+def test_larger_frames_are_read_fewer_at_once(tmp_path: Path) -> None:
+    assert frames_per_slab([64], (480, 640)) == 64
+    assert frames_per_slab([64], (1080, 1920)) == frames_per_slab([], (1080, 1920)) == 8
+    assert frames_per_slab([9], (1080, 1920)) == 9
+    assert frames_per_slab([3, 8], (2160, 3840)) == frames_per_slab([], (2160, 3840)) == 2
+    assert frames_per_slab([1], (20_000, 20_000)) == 1
 
 
 def bytes_read() -> int:
@@ -509,9 +532,9 @@ def test_splits_of_any_number_type_and_orientation_are_read(tmp_path: Path, dtyp
 @pytest.mark.parametrize(
     ("train", "test", "complaint"),
     [
-        ([1, 2], [2, 3], "frame 2 is in both train and test"),
-        ([1, 6], [2], "train frame 6 is outside 1..5"),
-        ([1, 2], [0], "test frame 0 is outside 1..5"),
+        ([1, 2], [2, 3], "frame 2 (from 1) is in both train and test"),
+        ([1, 6], [2], "train frame 6 (from 1) is outside 1..5"),
+        ([1, 2], [0], "test frame 0 (from 1) is outside 1..5"),
     ],
 )
 def test_splits_that_overlap_or_point_outside_are_an_error(
@@ -524,6 +547,31 @@ def test_splits_that_overlap_or_point_outside_are_an_error(
     assert str(caught.value) == f"{path}: {complaint}"
 
 
+@pytest.mark.parametrize("wrong", [2.7, np.nan, np.inf])
+def test_numbers_that_are_no_frames_are_refused(tmp_path: Path, wrong: float) -> None:
+    path = tmp_path / "splits.mat"
+    savemat(path, {"trainNdxs": [[1.0], [wrong]], "testNdxs": [4]})
+    with pytest.raises(PipelineError) as caught:
+        read_splits(path, 5)
+    assert str(caught.value) == f"{path}: trainNdxs has the number {wrong:g}, which is no frame's"
+
+
+def test_splits_of_more_frames_than_16_bits_count_come_back(tmp_path: Path) -> None:
+    splits = {"train": list(range(70_000)), "test": [70_000]}
+    write_splits(tmp_path / "splits.mat", splits)
+    assert read_splits(tmp_path / "splits.mat", 70_001) == splits
+
+
+def test_splits_of_few_frames_are_stored_in_16_bits_as_ever(tmp_path: Path) -> None:
+    write_splits(tmp_path / "splits.mat", {"train": [0, 65_534], "test": [1]})
+    assert {loadmat(tmp_path / "splits.mat")[name].dtype for name in ("trainNdxs", "testNdxs")} == {np.dtype("u2")}
+
+
+def test_a_pipe_in_place_of_the_splits_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "splits.mat")
+    assert_no_splits(tmp_path / "splits.mat")
+
+
 def test_a_scene_on_both_sides_of_the_split_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "splits.mat"
     savemat(path, {"trainNdxs": [1, 2], "testNdxs": [4, 3]})
@@ -531,7 +579,7 @@ def test_a_scene_on_both_sides_of_the_split_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PipelineError) as caught:
         read_splits(path, 4, ["a", "b", "c", "b"])
     assert str(caught.value) == (
-        f"{path}: scene 'b' is in train (frame 2) and in test (frame 4); a scene belongs to one split"
+        f"{path}: scene 'b' is in train (frame 2) and in test (frame 4, from 1); a scene belongs to one split"
     )
 
 
