@@ -36,7 +36,8 @@ test: $(READY) ## run the tests
 test-server: $(SERVER_READY) ## test against PostgreSQL, an S3 store and MLflow's server (minutes)
 	@OMP_NUM_THREADS=1 pytest tests/server --durations=5
 
-soak: $(READY) ## kill trainings at twenty random moments and go on with them (minutes)
+soak: $(READY) ## kill trainings at twenty random moments, read 30,000 damaged files (minutes)
+	@OMP_NUM_THREADS=1 DEPTH_MUTATIONS=20 pytest -n 2 tests/data/test_damage.py
 	@OMP_NUM_THREADS=1 DEPTH_KILLS=20 pytest -n 2 tests/stages/test_train.py -k kill_9
 
 lint: $(READY) ## check style and types
