@@ -17,8 +17,9 @@ from typing import NamedTuple, Self
 import numpy as np
 from PIL import Image
 
-from pipeline.data.frames import Frames
+from pipeline.data.frames import MAX_DEPTH_M, Frames
 from pipeline.errors import PipelineError
+from pipeline.files import regular_bytes
 
 SPLITS = ("train", "val", "test")
 
@@ -114,7 +115,12 @@ class FolderReader:
             for path, pixels in ((row.rgb, rgb_u8), (row.depth, units)):
                 if pixels.shape[:2] != self.size:
                     raise PipelineError(f"{path} is {pixels.shape[:2]} pixels, the first frame {self.size}")
-        depth_m = (units.astype(np.float32) / np.float32(row.depth_scale))[None]
+            depth_m = (units.astype(np.float32) / np.float32(row.depth_scale))[None]
+            if (greatest_m := depth_m.max()) > MAX_DEPTH_M:
+                raise PipelineError(
+                    f"{row.depth} has a depth of {greatest_m:g} m, and {MAX_DEPTH_M:g} m is the most; is "
+                    f"fetch.folder.depth_scale right ({row.depth_scale:g} to the metre)?"
+                )
         return Frames(rgb_u8[None], depth_m, depth_m)
 
 
@@ -157,7 +163,7 @@ def hash_of(rgb: bytes, depth: bytes) -> str:
 
 def read_bytes(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return regular_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         raise PipelineError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null character

@@ -22,17 +22,18 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from pipeline.data.folder import hash_of
 from pipeline.data.frames import Frames
 from pipeline.data.kinect import HEIGHT, WIDTH, decode_disparity, project_to_rgb, undistort_rgb
 from pipeline.data.splits import location_of, scene_type_of
 from pipeline.errors import PipelineError
-from pipeline.files import written_whole
+from pipeline.files import regular_bytes, written_whole
 from pipeline.progress import progress_bar
 
 INDEX = "INDEX.txt"
 COLUMNS = ("rgb", "depth", "split", "scene", "scene_type", "sha256")
 
-_FRAME_NAME = re.compile(r"([rd])-(\d+)\.(\d{1,6})-(\d+)\.(?:ppm|pgm)")
+_FRAME_NAME = re.compile(r"([rd])-(\d{1,12})\.(\d{1,6})-(\d{1,12})\.(?:ppm|pgm)")
 _OTHER_NAME = re.compile(r"a-[\d.]+-\d+\.dump")
 """Accelerometer; nothing here needs it."""
 _HEADER = re.compile(rb"P([56])\s+(\d+)\s+(\d+)\s+(\d+)\s")
@@ -139,9 +140,11 @@ def _indexed_names(index: Path) -> tuple[set[str], int]:
     names: set[str] = set()
     damaged = 0
     try:
-        lines = index.read_text(encoding="latin-1").split()  # any byte is a character, so damage raises nothing
+        lines = regular_bytes(index).decode("latin-1").split()  # any byte is a character, so damage raises nothing
     except FileNotFoundError:
         return names, damaged
+    except OSError as error:
+        raise PipelineError(f"{index} cannot be read: {error.strerror}") from error
     for line in lines:
         if _FRAME_NAME.fullmatch(line):
             names.add(line)
@@ -241,15 +244,13 @@ def write_pairs(
 
 def _hash_of_pair(pair: tuple[Path, Path]) -> str | None:
     """A hash of both files, None if one of them is no whole frame."""
-    both = ""
-    for path in pair:
-        content = path.read_bytes()
-        try:
+    rgb, depth = (regular_bytes(path) for path in pair)
+    try:
+        for path, content in zip(pair, (rgb, depth), strict=True):
             _pixels(path, content)
-        except _NoFrame:
-            return None
-        both += hashlib.sha256(content).hexdigest()
-    return hashlib.sha256(both.encode()).hexdigest()
+    except _NoFrame:
+        return None
+    return hash_of(rgb, depth)
 
 
 class RawSequences:
@@ -266,7 +267,7 @@ class RawSequences:
         self._list_path = list_path
 
     def __enter__(self) -> Self:
-        self._pairs: list[tuple[str, str]] = []
+        self._pairs: list[tuple[str, str, str]] = []
         self.names: list[str] = []
         self.scenes: list[str] = []
         self.scene_types: list[str] = []
@@ -274,7 +275,7 @@ class RawSequences:
         try:
             with self._list_path.open(newline="", encoding="utf-8") as handle:
                 for index, row in enumerate(csv.DictReader(handle)):
-                    self._pairs.append((row["rgb"], row["depth"]))
+                    self._pairs.append((row["rgb"], row["depth"], row["sha256"]))
                     depth = Path(row["depth"])
                     self.names.append(f"{depth.parent.name}/{depth.stem}")
                     self.scenes.append(row["scene"])
@@ -311,12 +312,19 @@ class RawSequences:
 class PairReader:
     """Decodes some of the pairs, wherever their files can be reached; a `FrameReader`."""
 
-    pairs: dict[int, tuple[str, str]]
-    """(image, disparity) by index of the frame"""
+    pairs: dict[int, tuple[str, str, str]]
+    """(image, disparity, hash of both as `hash_of` makes it) by index of the frame"""
 
     def read(self, index: int) -> Frames:
-        """One frame, as the RGB camera would see it without distortion."""
-        rgb, disparity = (_read(Path(path)) for path in self.pairs[index])
+        """One frame, as the RGB camera would see it. Raises `PipelineError` if it is not as it was fetched."""
+        *paths, sha256 = self.pairs[index]
+        contents = [_read(path) for path in paths]
+        try:
+            rgb, disparity = (_pixels(Path(path), content) for path, content in zip(paths, contents, strict=True))
+        except _NoFrame as error:
+            raise PipelineError(f"{error}; run the fetch stage again") from error
+        if hash_of(*contents) != sha256:
+            raise PipelineError(f"{' or '.join(paths)} has changed since; run the fetch stage again")
         depth_m = project_to_rgb(decode_disparity(disparity))[None]
         return Frames(undistort_rgb(rgb)[None], depth_m, depth_m)
 
@@ -325,13 +333,13 @@ class _NoFrame(PipelineError):
     """The file holds no whole frame."""
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: str) -> bytes:
     try:
-        return _pixels(path, path.read_bytes())
+        return regular_bytes(path)
     except FileNotFoundError:
         raise PipelineError(f"{path} is not there any more; run the fetch stage again") from None
-    except _NoFrame as error:
-        raise PipelineError(f"{error}; run the fetch stage again") from error
+    except OSError as error:
+        raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _pixels(path: Path, content: bytes) -> np.ndarray:

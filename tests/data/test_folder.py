@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +61,7 @@ def test_names_tell_equal_file_names_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth_scale", [1000.0, 5000.0, 256.0, 6553.5])
 def test_every_16_bit_depth_keeps_its_precision_and_zero_stays_missing(tmp_path: Path, depth_scale: float) -> None:
-    units = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    units = np.minimum(np.arange(65_536), int(32.767 * depth_scale)).astype(np.uint16).reshape(256, 256)
     for name in "ab":
         Image.fromarray(units).save(tmp_path / f"{name}_depth.png")
         Image.new("RGB", (256, 256)).save(tmp_path / f"{name}.png")
@@ -69,6 +71,22 @@ def test_every_16_bit_depth_keeps_its_precision_and_zero_stays_missing(tmp_path:
     assert depth_m[0, 0] == 0
     assert (depth_m.ravel()[1:] > 0).all()
     np.testing.assert_allclose(depth_m, units.astype(np.float64) / depth_scale, rtol=1e-7)
+
+
+def test_a_depth_beyond_what_shards_hold_asks_for_the_scale(images: Path) -> None:
+    Image.fromarray(np.full((HEIGHT, WIDTH), 5000, np.uint16)).save(images / "b_depth.png")
+    frames = fetched(images / "list.csv", scale=152.0)
+    with (
+        FolderFrames(frames) as source,
+        pytest.raises(
+            PipelineError,
+            match=r"list\.csv, line 3: .*b_depth\.png has a depth of 32\.8947 m, and 32\.767 m is the most; is "
+            r"fetch\.folder\.depth_scale right \(152 to the metre\)\?",
+        ),
+    ):
+        source.read(1, 2)
+    with FolderFrames(fetched(images / "list.csv", scale=153.0)) as source:
+        assert source.read(1, 2).depth_m.max() == pytest.approx(5000 / 153)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
@@ -112,14 +130,18 @@ def test_a_frame_that_has_changed_since_the_fetch_is_named_with_its_line(images:
 
 
 def test_pixels_that_cannot_be_decoded_are_named_with_list_and_line(images: Path) -> None:
-    # Of a BMP the fetch stage looks at the header only.
-    Image.open(images / "b.png").save(images / "b.bmp")
-    (images / "b.bmp").write_bytes((images / "b.bmp").read_bytes()[:-40])
-    rows = [row_of("a", "train", "x"), ["b.bmp", "b_depth.png", "train", "x"], row_of("c", "test", "z")]
+    # Of a PNG the fetch stage looks at the check sums only; this one's last rows were never compressed.
+    content = (images / "b.png").read_bytes()
+    start = content.index(b"IDAT")
+    length = int.from_bytes(content[start - 4 : start])
+    part = b"IDAT" + zlib.compress(zlib.decompress(content[start + 4 : start + 4 + length])[:40])
+    part = struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
+    (images / "b.png").write_bytes(content[: start - 4] + part + content[start + 8 + length :])
+    rows = [row_of("a", "train", "x"), row_of("b", "train", "x"), row_of("c", "test", "z")]
     frames = fetched(write_csv(images / "list.csv", *rows))
     with (
         FolderFrames(frames) as source,
-        pytest.raises(PipelineError, match=r"list\.csv, line 3: .*b\.bmp cannot be read as an image"),
+        pytest.raises(PipelineError, match=r"list\.csv, line 3: .*b\.png cannot be read as an image"),
     ):
         source.read(1, 2)
 

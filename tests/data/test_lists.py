@@ -129,7 +129,7 @@ def test_bts_lists_are_read_and_lines_without_depth_are_left_out_with_a_note(
 def test_bts_depth_is_16_bit_millimetres_or_what_the_scale_says(tmp_path: Path) -> None:
     train, test = write_bts(tmp_path)
     units = np.asarray(Image.open(tmp_path / "kitchen_0028b/sync_depth_45.png")).astype(np.float64)
-    for scale in (1000.0, 256.0):
+    for scale in (1000.0, 2000.0):
         with FolderFrames(fetched(train, test, scale=scale)) as source:
             np.testing.assert_allclose(source.read(0, 1).depth_m[0], units / scale, rtol=1e-6)
 
@@ -307,6 +307,33 @@ def test_a_list_of_problems_that_cannot_be_written_does_not_hide_the_first(image
     (images / "file").write_bytes(b"")
     with pytest.raises(PipelineError, match=r"b\.png does not exist \(and 1 more\); they could not be listed in"):
         write_list(images / "list.csv", images / "frames.csv", problems=images / "file" / "problems.csv")
+
+
+@pytest.mark.parametrize("kind", ["BMP", "PPM", "TIFF", "WEBP"])
+def test_an_image_of_another_kind_cut_anywhere_is_found(images: Path, kind: str) -> None:
+    Image.open(images / "b.png").save(images / "b.image", kind)
+    whole = (images / "b.image").read_bytes()
+    rows = [row_of("a", "train", "x"), ["b.image", "b_depth.png", "train", "x"], row_of("c", "test", "z")]
+    listed = write_csv(images / "list.csv", *rows)
+    fetched(listed)
+    (images / "frames.csv").unlink()
+    for kept in (0.3, 0.6, 0.9):
+        (images / "b.image").write_bytes(whole[: int(kept * len(whole))])
+        assert "list.csv, line 3: " in problem(listed)
+        assert "b.image cannot be read as an image" in problem(listed)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "b.png", "b_depth.png"])
+def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(images: Path, name: str) -> None:
+    (images / name).unlink()
+    os.mkfifo(images / name)
+    assert f"{name} cannot be read: it is a pipe or a device, no file" in problem(images / "list.csv")
+
+
+def test_a_device_in_place_of_an_image_is_named(images: Path) -> None:
+    (images / "b.png").unlink()
+    (images / "b.png").symlink_to("/dev/zero")
+    assert "b.png cannot be read: it is a pipe or a device, no file" in problem(images / "list.csv")
 
 
 def test_a_folder_in_place_of_an_image_is_named(images: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -404,6 +405,41 @@ def test_frames_that_vanish_or_shrink_later_ask_for_the_fetch_stage(two_rooms: P
             PipelineError, match=r"kitchen_0001a/d-\S+\.pgm is cut: 0 bytes of 614400; run the fetch"
         ):
             source.read(2, 3)
+
+
+def test_frames_that_have_changed_since_ask_for_the_fetch_stage(two_rooms: Path, tmp_path: Path) -> None:
+    list_pairs(two_rooms, tmp_path / "pairs.csv")
+    write_disparity(two_rooms / "kitchen_0001a" / name_of("d", 5), np.full((480, 640), 700))
+    with (
+        RawSequences(tmp_path / "pairs.csv") as source,
+        pytest.raises(PipelineError, match=r"r-\S+\.ppm or \S+d-\S+\.pgm has changed since; run the fetch stage"),
+    ):
+        source.read(1, 2)
+
+
+def test_stamps_longer_than_any_clock_are_no_frames(tmp_path: Path) -> None:
+    names = ["r-" + "9" * 25 + ".5-1.ppm", "r-" + "1" * 5000 + ".5-1.ppm", "d-1.5-" + "9" * 25 + ".pgm"]
+    scene = write_scene(tmp_path / "kitchen_0001", [0], [1], "\n".join([*names, name_of("r", 0)]))
+    images, disparities, left_out = read_frames(scene)
+    assert ([frame.name for frame in images], disparities) == ([name_of("r", 0)], [])
+    assert left_out["damaged lines of INDEX.txt"] == 3
+
+
+def test_a_pipe_in_place_of_a_frame_or_an_index_is_not_waited_for(two_rooms: Path, tmp_path: Path) -> None:
+    kitchen = two_rooms / "kitchen_0001a"
+    list_pairs(two_rooms, tmp_path / "pairs.csv")
+    (kitchen / name_of("r", 0)).unlink()
+    os.mkfifo(kitchen / name_of("r", 0))
+    with (
+        RawSequences(tmp_path / "pairs.csv") as source,
+        pytest.raises(PipelineError, match=r"\.ppm cannot be read: it is a pipe or a device"),
+    ):
+        source.read(1, 2)
+    assert read_frames(kitchen)[2]["empty or cut files"] == 1
+    (kitchen / "INDEX.txt").unlink()
+    os.mkfifo(kitchen / "INDEX.txt")
+    with pytest.raises(PipelineError, match=r"INDEX\.txt cannot be read: it is a pipe or a device, no file"):
+        read_frames(kitchen)
 
 
 @pytest.mark.parametrize(
