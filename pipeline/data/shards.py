@@ -153,15 +153,15 @@ def write_shards(
             progress.update(len(slab))
         for writer in writers.values():
             writer.flush()
-    write_index(
-        folder,
-        {split: writer.shards for split, writer in writers.items()},
-        {split: writer.frames for split, writer in writers.items()},
-        size=size,
-        border=border,
-        source_size=source.size,
-        facts=facts,
-    )
+        write_index(
+            folder,
+            {split: writer.shards for split, writer in writers.items()},
+            {split: writer.frames for split, writer in writers.items()},
+            size=size,
+            border=border,
+            source_size=source.size,
+            facts=facts,
+        )
 
 
 def check_border(border: int, source_size: tuple[int, int]) -> None:
@@ -181,7 +181,17 @@ def write_index(
     source_size: tuple[int, int],
     facts: dict[str, Any],
 ) -> None:
-    """Write the index of a set of shards; shards and frames by split, in their order."""
+    """Write the index of a set of shards; shards and frames by split, in their order.
+
+    Raises `PipelineError` if there is nothing to learn from, or nothing to measure with: a split without any depth.
+    """
+    for split in SPLITS:
+        files = [folder / shard["file"] for shard in shards[split]]
+        if files and not any(map(_has_depth, files)):
+            raise PipelineError(
+                f"not one pixel of the {split} frames has a depth: all are missing (0), lie in preprocess.border, "
+                "or have another unit than fetch.folder.depth_scale tells"
+            )
     height, width = size
     contents = {split: [asdict(frame) for frame in frames[split]] for split in SPLITS}
     write_json(
@@ -203,6 +213,13 @@ def write_index(
             },
         },
     )
+
+
+def _has_depth(shard: Path) -> bool:
+    """Whether a single pixel of it is measured. Nearly always the first frame tells."""
+    with safe_open(shard, "np") as file:
+        depth_mm = file.get_slice("depth_mm")
+        return any(depth_mm[index].any() for index in range(depth_mm.get_shape()[0]))
 
 
 @contextlib.contextmanager

@@ -314,6 +314,18 @@ def test_processes_that_are_killed_again_and_again_end_in_one_line(source: Folde
     assert not (tmp_path / "made").exists()
 
 
+def test_a_split_without_a_single_depth_is_refused(source: FolderFrames, tmp_path: Path) -> None:
+    copy_of(source, tmp_path)
+    for index in source.splits["test"]:
+        Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16)).save(tmp_path / f"{index}_depth.png")
+    with (
+        FolderFrames(fetched(tmp_path / "list.csv")) as blind,
+        pytest.raises(PipelineError, match="not one pixel of the test frames has a depth: "),
+    ):
+        write(blind, tmp_path / "made", tmp_path / "work", HereAtOnce())
+    assert not (tmp_path / "made").exists()
+
+
 def test_a_border_that_leaves_nothing_is_refused(source: FolderFrames, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"preprocess\.border is 24"):
         write(source, tmp_path / "made", tmp_path / "work", HereAtOnce(), replace(RECIPE, border=24))

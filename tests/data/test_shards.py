@@ -397,3 +397,15 @@ def test_an_index_that_is_no_json_is_named_in_one_line(tmp_path: Path) -> None:
 def test_an_unknown_split_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="no split 'validation'; it has train, val, test"):
         ShardSet(write(tmp_path), "validation")
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_split_without_a_single_depth_is_refused_and_leaves_nothing(tmp_path: Path, split: str) -> None:
+    source = MemoryFrames()
+    source.depth_m[SPLITS[split][:-1]] = 0
+    write(tmp_path / "one frame is enough", source)
+    source.depth_m[SPLITS[split]] = 0
+    with pytest.raises(PipelineError, match=f"not one pixel of the {split} frames has a depth: ") as caught:
+        write(tmp_path / "shards", source)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "shards").iterdir())
