@@ -137,29 +137,31 @@ class ChunkedRows:
         if corner not in self._stored:
             target[...] = self._fill
             return
+        mask, stored = self._stored[corner]
+        decoders = [
+            decode
+            for position, decode in enumerate(self._decoders or ())
+            if not mask >> position & 1  # the bit of a filter that was left out for this chunk
+        ]
+        size = math.prod(chunk) * self._dataset.dtype.itemsize
+        # HDF5 allocates the size of a chunk where there is no filter: of more it then writes what comes behind the
+        # end of that, of less it gives what was in the memory before.
+        if not decoders and stored != size:
+            raise UnreadableRows(self.name, first, last, f"a chunk without filters has {stored} bytes, not {size}")
         try:
-            block = self._decode(corner, *self._stored[corner])
+            block = self._decode(corner, decoders, size)
         except Exception:
             target[...] = self._by_hdf5((slice(first, last), *rest))
             return
         inside = [slice(part.stop - part.start) for part in rest]
         target[...] = block[(slice(first - corner[0], last - corner[0]), *inside)]
 
-    def _decode(self, corner: tuple[int, ...], mask: int, stored: int) -> np.ndarray:
-        chunk, dtype = self._dataset.chunks, self._dataset.dtype
-        size = math.prod(chunk) * dtype.itemsize
-        decoders = [
-            decode
-            for position, decode in enumerate(self._decoders or ())
-            if not mask >> position & 1  # the bit of a filter that was left out for this chunk
-        ]
-        # HDF5 allocates the size of a chunk where there is no filter, and then writes what a damaged file says.
-        if not decoders and stored != size:
-            raise ValueError(f"{stored} bytes stored instead of {size}")
+    def _decode(self, corner: tuple[int, ...], decoders: list[Decoder], size: int) -> np.ndarray:
+        dtype = self._dataset.dtype
         _, content = self._dataset.id.read_direct_chunk(corner)
         for decode in reversed(decoders):
             content = decode(content, size, dtype.itemsize)
-        return np.frombuffer(content, dtype).reshape(chunk)
+        return np.frombuffer(content, dtype).reshape(self._dataset.chunks)
 
     def _by_hdf5(self, region: tuple) -> np.ndarray:
         try:
