@@ -93,7 +93,7 @@ def test_a_missing_file_is_named_with_its_parameter_in_one_line(root: Path, gone
 
 def test_splits_that_do_not_belong_to_the_file_are_refused_before_it_is_taken(root: Path) -> None:
     write_own(root / "mine", {"train": [0, 1], "test": [2, 9]})
-    with pytest.raises(PipelineError, match=r"splits\.mat: test frame 10 is outside 1\.\.4"):
+    with pytest.raises(PipelineError, match=r"splits\.mat: test frame 10 \(from 1\) is outside 1\.\.4"):
         run("file", labeled="mine/own.mat")
     assert not list(RAW.iterdir())
 
