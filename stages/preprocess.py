@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pipeline import paths
 from pipeline.data.augment import Augmentation
-from pipeline.data.shard_jobs import Recipe, is_random_access, write_shards_by_jobs
+from pipeline.data.frames import RandomAccess
+from pipeline.data.shard_jobs import Recipe, write_shards_by_jobs
 from pipeline.data.shards import write_shards
 from pipeline.data.source import open_source
 from pipeline.data.splits import TRAINED_ON, carve_validation, use_every_frame
@@ -42,7 +43,7 @@ def main() -> None:
             seed=params.seed,
         )
         facts = {"source": source.kind, "split": settings.split, "trained_on": TRAINED_ON[settings.split]}
-        if is_random_access(source.frames):
+        if isinstance(source.frames, RandomAccess):
             write_shards_by_jobs(
                 source.frames,
                 splits,

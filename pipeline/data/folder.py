@@ -11,13 +11,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
 from PIL import Image
 
-from pipeline.data.frames import MAX_DEPTH_M, Frames
+from pipeline.data.frames import MAX_DEPTH_M, Frames, RandomAccess
 from pipeline.errors import PipelineError
 from pipeline.files import regular_bytes
 
@@ -45,13 +44,8 @@ class FolderRow(NamedTuple):
     """of both files, as `hash_of` makes it"""
 
 
-class FolderFrames:
-    """Context manager over the frames of a list that the fetch stage wrote; a `RandomAccess` source.
-
-    0 in a depth image is missing.
-    """
-
-    slab_frames = 1
+class FolderFrames(RandomAccess):
+    """Context manager over the frames of a list that the fetch stage wrote. 0 in a depth image is missing."""
 
     def __init__(self, list_path: Path) -> None:
         self._list_path = list_path
@@ -71,21 +65,6 @@ class FolderFrames:
         with told_with_line(first), opened_image(first.rgb, read_bytes(first.rgb)) as image:
             self.size = (image.height, image.width)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass  # nothing stays open between reads
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def read(self, start: int, stop: int) -> Frames:
-        """Frames `start` to `stop` (exclusive). There is no second depth map, so raw is the same array."""
-        reader = self.reader(range(start, min(stop, len(self))))
-        frames = [reader.read(index) for index in reader.rows]
-        rgb_u8, depth_m = (np.concatenate([frame[part] for frame in frames]) for part in (0, 1))
-        return Frames(rgb_u8, depth_m, depth_m)
 
     def reader(self, indices: Sequence[int]) -> FolderReader:
         return FolderReader({index: self._rows[index] for index in indices}, self.size)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -63,6 +65,47 @@ class FrameSource(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, start: int, stop: int) -> Frames: ...
+
+
+class FrameReader(Protocol):
+    """Reads some frames of a source. It travels to the process that does: picklable, open only while it reads."""
+
+    def read(self, index: int) -> Frames:
+        """One frame, by its index in the source. Raises `PipelineError` that names the frame and its file."""
+        ...
+
+
+class RandomAccess(ABC):
+    """A `FrameSource` whose frames can be read in any order, in other processes too: each has files of its own.
+
+    A context manager that keeps nothing open between reads. Entering it sets what is only declared here.
+    """
+
+    size: tuple[int, int]
+    names: list[str]
+    scenes: list[str]
+    scene_types: list[str]
+    slab_frames = 1
+
+    @abstractmethod
+    def reader(self, indices: Sequence[int]) -> FrameReader:
+        """For these frames. It goes with one job, so it should be no larger than they need."""
+
+    def __exit__(  # noqa: B027
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, start: int, stop: int) -> Frames:
+        """Frames `start` to `stop` (exclusive). There is no second depth map, so raw is the same array."""
+        indices = range(start, min(stop, len(self)))
+        reader = self.reader(indices)
+        frames = [reader.read(index) for index in indices]
+        rgb_u8, depth_m = (np.concatenate([frame[part] for frame in frames]) for part in (0, 1))
+        return Frames(rgb_u8, depth_m, depth_m)
 
 
 def read_slabs(source: FrameSource, indices: Iterable[int]) -> Iterator[tuple[list[int], Frames]]:

@@ -17,13 +17,12 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from pipeline.data.folder import hash_of
-from pipeline.data.frames import Frames
+from pipeline.data.frames import Frames, RandomAccess
 from pipeline.data.kinect import HEIGHT, WIDTH, decode_disparity, project_to_rgb, undistort_rgb
 from pipeline.data.splits import location_of, scene_type_of
 from pipeline.errors import PipelineError
@@ -253,14 +252,13 @@ def _hash_of_pair(pair: tuple[Path, Path]) -> str | None:
     return hash_of(rgb, depth)
 
 
-class RawSequences:
-    """Context manager over the pairs of a list that `write_pairs` wrote; a `RandomAccessSource`.
+class RawSequences(RandomAccess):
+    """Context manager over the pairs of a list that `write_pairs` wrote.
 
-    Scenes are locations, so that all recordings of a room stay on one side of every split. Holes of the depth are
-    not filled, and raw depth is the same array.
+    Scenes are locations, so that all recordings of a room stay on one side of every split. Frames are as the RGB
+    camera would see them without distortion. Holes of the depth are not filled.
     """
 
-    slab_frames = 1
     size = (HEIGHT, WIDTH)
 
     def __init__(self, list_path: Path) -> None:
@@ -288,21 +286,6 @@ class RawSequences:
         if not self._pairs:
             raise PipelineError(f"{self._list_path} lists no frames; run the fetch stage again")
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass  # nothing stays open between reads
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def read(self, start: int, stop: int) -> Frames:
-        """Frames `start` to `stop` (exclusive), as the RGB camera would see them without distortion."""
-        reader = self.reader(range(start, min(stop, len(self))))
-        frames = [reader.read(index) for index in reader.pairs]
-        rgb_u8, depth_m = (np.concatenate([frame[part] for frame in frames]) for part in (0, 1))
-        return Frames(rgb_u8, depth_m, depth_m)
 
     def reader(self, indices: Sequence[int]) -> PairReader:
         return PairReader({index: self._pairs[index] for index in indices})

@@ -18,13 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, count, groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from pipeline.data.augment import Augmentation
-from pipeline.data.frames import Frames, FrameSource
+from pipeline.data.frames import FrameReader, FrameSource, RandomAccess
 from pipeline.data.shards import (
     INDEX,
     SPLITS,
@@ -41,26 +41,6 @@ from pipeline.progress import progress_bar
 from pipeline.state import claimed
 
 
-class FrameReader(Protocol):
-    """Reads some frames of a source. It travels to the process that does: picklable, open only while it reads."""
-
-    def read(self, index: int) -> Frames:
-        """One frame, by its index in the source. Raises `PipelineError` that names the frame and its file."""
-        ...
-
-
-class RandomAccessSource(FrameSource, Protocol):
-    """An opened source whose frames can be read in any order, in other processes too."""
-
-    def reader(self, indices: Sequence[int]) -> FrameReader:
-        """For these frames. It goes with one job, so it should be no larger than they need."""
-        ...
-
-
-def is_random_access(source: FrameSource) -> TypeGuard[RandomAccessSource]:
-    return hasattr(source, "reader")
-
-
 @dataclass(frozen=True)
 class Recipe:
     """What is made of a frame; see `write_shards`."""
@@ -73,19 +53,25 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class ShardJob:
-    """One shard: all that another process needs in order to make it."""
+class PlannedShard:
+    """What is in a shard."""
 
     split: str
     number: int
     frames: tuple[tuple[int, int], ...]
     """(index in the source, copy) in their order"""
-    reader: FrameReader
-    recipe: Recipe
 
     @property
     def name(self) -> str:
         return shard_name(self.split, self.number)
+
+
+@dataclass(frozen=True)
+class ShardJob(PlannedShard):
+    """One shard: all that another process needs in order to make it."""
+
+    reader: FrameReader
+    recipe: Recipe
 
     def tensors(self, advance: Callable[[int], None] = lambda frames: None) -> tuple[Tensor, Tensor]:
         """The shard's `rgb_u8` and `depth_mm`. advance: is told after each frame how many are done."""
@@ -167,7 +153,7 @@ class WorkFolder:
 
 
 def write_shards_by_jobs(
-    source: RandomAccessSource,
+    source: RandomAccess,
     splits: Mapping[str, Sequence[int]],
     folder: Path,
     recipe: Recipe,
@@ -187,7 +173,7 @@ def write_shards_by_jobs(
         place = WorkFolder(path)
         whole = place.keep_whole(shard.name for shard in plan)
         jobs = (
-            ShardJob(*shard, source.reader(list({index: None for index, _ in shard.frames})), recipe)
+            ShardJob(**vars(shard), reader=source.reader(_indices(shard)), recipe=recipe)
             for shard in plan
             if shard.name not in whole
         )
@@ -217,17 +203,7 @@ def write_shards_by_jobs(
         shutil.rmtree(path, ignore_errors=True)
 
 
-class _PlannedShard(NamedTuple):
-    split: str
-    number: int
-    frames: tuple[tuple[int, int], ...]
-
-    @property
-    def name(self) -> str:
-        return shard_name(self.split, self.number)
-
-
-def _plan(splits: Mapping[str, Sequence[int]], recipe: Recipe) -> Iterator[_PlannedShard]:
+def _plan(splits: Mapping[str, Sequence[int]], recipe: Recipe) -> Iterator[PlannedShard]:
     """What each shard holds, as `write_shards` fills them: by index, each training frame before its copies."""
     capacity = shard_capacity(recipe.size)
     for split in SPLITS:
@@ -237,10 +213,15 @@ def _plan(splits: Mapping[str, Sequence[int]], recipe: Recipe) -> Iterator[_Plan
             part = tuple(islice(frames, capacity))
             if not part:
                 break
-            yield _PlannedShard(split, number, part)
+            yield PlannedShard(split, number, part)
 
 
-def _contents(source: FrameSource, plan: Iterable[_PlannedShard], split: str) -> Iterator[ShardFrame]:
+def _indices(shard: PlannedShard) -> list[int]:
+    """Of its frames in the source, each once."""
+    return list(dict.fromkeys(index for index, _ in shard.frames))
+
+
+def _contents(source: FrameSource, plan: Iterable[PlannedShard], split: str) -> Iterator[ShardFrame]:
     for shard in plan:
         if shard.split == split:
             for index, copy in shard.frames:

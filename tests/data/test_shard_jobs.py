@@ -20,7 +20,9 @@ from PIL import Image
 from pipeline.data import shards
 from pipeline.data.augment import Augmentation
 from pipeline.data.folder import FolderFrames, FolderReader
-from pipeline.data.frames import Frames, FrameSource
+from pipeline.data.frames import Frames, FrameSource, RandomAccess
+from pipeline.data.nyu import NyuFile
+from pipeline.data.raw_sequences import RawSequences
 from pipeline.data.shard_jobs import (
     Advance,
     Done,
@@ -28,7 +30,6 @@ from pipeline.data.shard_jobs import (
     ShardJob,
     Workers,
     WorkFolder,
-    is_random_access,
     write_shards_by_jobs,
 )
 from pipeline.data.shards import ShardSet, verify_shards, write_shards
@@ -331,14 +332,9 @@ def test_a_border_that_leaves_nothing_is_refused(source: FolderFrames, tmp_path:
         write(source, tmp_path / "made", tmp_path / "work", HereAtOnce(), replace(RECIPE, border=24))
 
 
-def test_only_sources_of_single_files_are_made_into_jobs(source: FolderFrames) -> None:
-    class Slabs:
-        slab_frames = 8
-
-        def read(self, start: int, stop: int) -> None: ...
-
-    assert is_random_access(source)
-    assert not is_random_access(Slabs())  # type: ignore[arg-type]
+def test_only_sources_of_single_files_are_made_into_jobs() -> None:
+    assert issubclass(FolderFrames, RandomAccess) and issubclass(RawSequences, RandomAccess)
+    assert not issubclass(NyuFile, RandomAccess)
 
 
 def test_a_job_carries_no_more_than_its_frames_need(source: FolderFrames, tmp_path: Path) -> None:
