@@ -10,16 +10,12 @@ from typing import NoReturn
 
 from pipeline import paths
 from pipeline.comparison.command import add_arguments as add_compare_arguments
-from pipeline.comparison.command import compare
 from pipeline.errors import PipelineError, reported_to_user
 from pipeline.export.command import add_arguments as add_export_arguments
-from pipeline.export.command import export
 from pipeline.prediction.command import add_arguments as add_predict_arguments
-from pipeline.prediction.command import predict
 from pipeline.prediction.demo import add_arguments as add_demo_arguments
-from pipeline.prediction.demo import demo
 from pipeline.sweeps.command import add_arguments as add_sweep_arguments
-from pipeline.sweeps.command import sweep
+from pipeline.ui import serve_ui
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,14 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "until Ctrl-C.",
     )
     ui.add_argument("--port", type=int, default=5000, help="port on loopback (default: %(default)s)")
+    ui.set_defaults(do=lambda given: serve_ui(given.port))
 
-    commands.add_parser(
+    sync = commands.add_parser(
         "sync",
         help="give every DVC experiment its MLflow run",
         description="Make the MLflow runs of DVC experiments that DVC restored from its cache, complete those that "
         "lack reused stages, rename those of renamed ones, and send what was kept while the server could not be "
         "reached.",
     )
+    sync.set_defaults(do=lambda given: sync_runs())
+
     prune = commands.add_parser(
         "prune",
         help="delete the MLflow runs of removed and failed DVC experiments",
@@ -59,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "trained the weights of one that stays, or those of the present commit, is left.",
     )
     prune.add_argument("--yes", action="store_true", help="delete what is shown")
+    prune.set_defaults(do=lambda given: prune_runs(given.yes))
 
     promotion = commands.add_parser(
         "promote",
@@ -82,43 +82,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     promotion.add_argument(
         "--force", action="store_true", help="make it champion also if it is not better or cannot be compared"
     )
+    promotion.set_defaults(do=lambda given: promote_run(given.run, given.protocol, given.force))
 
     add_sweep_arguments(commands.add_parser("sweep", help="run many experiments: a grid of values, or a search"))
 
     # Its options are its own: they stand in `benchmarks`, which belongs to the working tree, not to this package.
-    commands.add_parser(
+    bench = commands.add_parser(
         "bench",
         help="measure how fast it is, against limits",
         description="Run the benchmarks of this repository and write reports/benchmarks.json.",
         add_help=False,
     )
+    bench.set_defaults(do=lambda given: run_benchmarks(given.others))
 
     options, others = parser.parse_known_args(arguments)
     if others and options.command != "bench":
         parser.error(f"unrecognized arguments: {' '.join(others)}")
+    options.others = others
     with reported_to_user(f"depth {options.command}"):
-        if options.command == "predict":
-            predict(options)
-        elif options.command == "demo":
-            demo(options)
-        elif options.command == "export":
-            export(options)
-        elif options.command == "compare":
-            compare(options)
-        elif options.command == "sync":
-            sync_runs()
-        elif options.command == "prune":
-            prune_runs(options.yes)
-        elif options.command == "promote":
-            promote_run(options.run, options.protocol, options.force)
-        elif options.command == "sweep":
-            sweep(options.overrides, options.trials, options.jobs, options.name, options.ray)
-        elif options.command == "bench":
-            run_benchmarks(others)
-        else:
-            from pipeline.ui import serve_ui
-
-            serve_ui(options.port)
+        options.do(options)
 
 
 def sync_runs() -> None:

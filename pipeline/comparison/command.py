@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help=f"where the page goes (default: {paths.COMPARISON})"
     )
+    parser.set_defaults(do=compare)
 
 
 def compare(options: argparse.Namespace) -> None:

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="frames that --int8 is set and measured by (default: %(default)s)",
     )
+    parser.set_defaults(do=export)
 
 
 def export(options: argparse.Namespace) -> None:

@@ -94,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, default=16, metavar="N", help="images predicted at once (default: %(default)s)"
     )
     add_device_argument(parser)
+    parser.set_defaults(do=predict)
 
 
 def predict(options: argparse.Namespace) -> None:

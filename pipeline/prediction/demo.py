@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", type=int, default=7860, help="port (default: %(default)s)")
     add_device_argument(parser)
+    parser.set_defaults(do=demo)
 
 
 def demo(options: argparse.Namespace) -> None:

@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run the trials on this Ray cluster (HOST:6379, or auto), each in a clone of the commit; "
         "MLFLOW_TRACKING_URI must name a server",
     )
+    parser.set_defaults(do=lambda given: sweep(given.overrides, given.trials, given.jobs, given.name, given.ray))
 
 
 def sweep(
