@@ -107,16 +107,21 @@ def opened(chromium: Any, path: Path, size: str = "desktop", **options: Any) -> 
     return Opened(page, troubles)
 
 
+def assert_whole(page: Any) -> None:
+    """Nothing reaches out of the window, every picture is there, and every text can be read."""
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(OVERFLOWING) == []
+    assert page.evaluate(MISSING_PICTURES) == []
+    assert page.evaluate(FAINT) == []
+
+
 @pytest.mark.parametrize(("size", "theme"), CASES)
 def test_the_page_is_whole_at_every_size_and_by_day_and_night(
     chromium: Any, report: Path, tmp_path: Path, size: str, theme: str
 ) -> None:
     seen = opened(chromium, report, size, color_scheme=theme)
     page = seen.page
-    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-    assert page.evaluate(OVERFLOWING) == []
-    assert page.evaluate(MISSING_PICTURES) == []
-    assert page.evaluate(FAINT) == []
+    assert_whole(page)
     page.screenshot(path=tmp_path / f"{size}-{theme}.png")
     widths = page.evaluate(
         "() => [...document.querySelectorAll('.regions td:not(:empty)')].map((one) => one.clientWidth)"

@@ -17,7 +17,7 @@ from pipeline.reporting.compared import DELTA1, RMSE, Evaluated, cell, differing
 from pipeline.reporting.comparison import render_comparison
 from pipeline.reporting.comparison_figures import LINES, draw_comparison, swatches
 from pipeline.reporting.side_by_side import MOST_FRAMES, side_by_side
-from tests.reporting.test_browser import CASES, CHROMIUM, FAINT, MISSING_PICTURES, OVERFLOWING, opened
+from tests.reporting.test_browser import CASES, CHROMIUM, assert_whole, opened
 from tests.reporting.toy import Page, history, only_own_scripts
 from tests.reporting.toy_compared import FRAMES, evaluated, hard_and_easy, per_image, seen
 
@@ -310,10 +310,7 @@ def test_the_page_is_whole_at_every_size_and_by_day_and_night(
 ) -> None:
     shown = opened(chromium, written, size, color_scheme=theme)
     page = shown.page
-    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-    assert page.evaluate(OVERFLOWING) == []
-    assert page.evaluate(MISSING_PICTURES) == []
-    assert page.evaluate(FAINT) == []
+    assert_whole(page)
     page.screenshot(path=tmp_path / f"compare-{size}-{theme}.png", full_page=True)
     plot = page.locator("#curves .plot").nth(1)
     plot.scroll_into_view_if_needed()
