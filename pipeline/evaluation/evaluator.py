@@ -56,10 +56,6 @@ class Evaluation:
     frames_sha256: str
     """of names, pixels and both true depths of these frames: equal only if two models were scored on the same"""
 
-    @property
-    def by_distance(self) -> list[dict[str, float]]:
-        return self.breakdown.by_distance()
-
 
 @torch.no_grad()
 def evaluate_on_source(

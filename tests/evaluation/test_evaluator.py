@@ -140,7 +140,7 @@ def test_the_scores_come_in_the_order_of_the_source(evaluation: Evaluation) -> N
 
 
 def test_the_error_by_distance_counts_every_measured_pixel_once(evaluation: Evaluation) -> None:
-    rows = evaluation.by_distance
+    rows = evaluation.breakdown.by_distance()
     assert sum(row["pixels"] for row in rows) == len(TEST) * HEIGHT * WIDTH
     pooled = np.sqrt(sum(row["pixels"] * row["rmse"] ** 2 for row in rows) / (len(TEST) * HEIGHT * WIDTH))
     assert pooled == pytest.approx(evaluation.network["full"].pooled["rmse"], rel=1e-6)
