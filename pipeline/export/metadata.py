@@ -5,29 +5,17 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 
+from pipeline.data.kinds import kind_of
 from pipeline.export.graph import MIN_DEPTH_M
 from pipeline.model.checkpoint import CheckpointInfo
 from pipeline.model.network import MIN_SIDE
-
-LICENCES = {
-    "rooms": "none: rendered by the program itself, from nobody's pictures",
-    "nyu_v2": "NYU Depth v2, research data under its own terms",
-    "nyu_raw": "NYU Depth v2 (its raw recordings), research data under its own terms",
-    "file": "those of the file that was given; NYU Depth v2 is research data under its own terms",
-    "folder": "those of the images that were given",
-}
-"""By `fetch.source`, the terms of the data that the network was trained on."""
-
-
-def _licence(source: str | None) -> str:
-    if not source:
-        return "not known: the checkpoint does not name the data's source"
-    return LICENCES.get(source, f"not known: that of the data source {source}")
 
 
 def describe(info: CheckpointInfo) -> dict[str, str]:
     """Units, range, sizes and origin. Lists and numbers are JSON."""
     rows, columns = info.input_size
+    unknown = "not known: the checkpoint does not name the data's source"
+    terms = kind_of(info.source).terms if info.source else unknown
     facts = {
         "task": "monocular depth: metres from the camera's plane to what each pixel shows",
         "input": f"rgb: float32 (N, 3, H, W), red, green, blue from 0 to 1; H and W of {MIN_SIDE} or more",
@@ -47,7 +35,7 @@ def describe(info: CheckpointInfo) -> dict[str, str]:
         "trained_on": info.trained_on,
         "data_source": info.source,
         "data_fingerprint": info.data_fingerprint,
-        "data_licence": _licence(info.source),
+        "data_licence": terms,
         "made_with": f"depth-pipeline {version('depth-pipeline')}, torch {version('torch')}",
     }
     return {key: fact if isinstance(fact, str) else json.dumps(fact) for key, fact in facts.items()}

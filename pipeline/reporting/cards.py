@@ -11,27 +11,16 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline.data.kinds import kind_of
 from pipeline.params import flatten
 from pipeline.reporting.colours import ColourScale, missing_as_nan
 from pipeline.reporting.inputs import DataFacts
 from pipeline.reporting.pictures import tile_size, tile_uri
-from pipeline.reporting.text import IS_NYU, NBSP, count, is_number, number, percent, source_name
+from pipeline.reporting.text import NBSP, count, is_number, number, percent
 from pipeline.reporting.verdict import HEADLINE_PROTOCOL, hardest, trained_on_test
 
 AUGMENTED_PX = 240
 SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
-
-TERMS = {
-    "rooms": "Rendered by this project's own code, so nobody else's terms apply.",
-    "nyu_v2": (
-        "NYU Depth v2 (Silberman et al., ECCV 2012) is research data under its own terms and no part of this"
-        " repository; whoever passes on these weights or pictures should know them."
-    ),
-    "folder": "The terms of these images are known to whoever made the folder; the pipeline cannot tell them.",
-}
-TERMS["file"] = TERMS["nyu_raw"] = TERMS["nyu_v2"]
-NO_TERMS = "This report knows no terms of these data."
-"""Of a source that other code has written."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +55,12 @@ class DataCard:
 def data_card(data: DataFacts, augment: Mapping[str, Any], depths: ColourScale) -> DataCard:
     """augment: the section of the parameters. depths: the page's scale."""
     height, width = data.size
+    kind = kind_of(data.source)
     return DataCard(
-        source=source_name(data.source),
+        source=kind.name,
         size=f"{height} × {width}",
         trained_on=data.trained_on,
-        terms=TERMS.get(data.source, NO_TERMS),
+        terms=kind.terms,
         splits=[
             SplitRow(SPLIT_NAMES[split], facts.frames, facts.copies, facts.scenes, data.missing[split])
             for split, facts in data.splits.items()
@@ -157,12 +147,11 @@ def _limits(metrics: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[s
 
 
 def _training_data(metrics: Mapping[str, Any], data: DataFacts | None) -> str:
-    source = str(metrics["source"])
+    kind = kind_of(str(metrics["source"]))
     frames = ""
     if data is not None and (train := data.splits.get("train")) is not None:
         frames = f" ({train.frames} frames of {train.scenes} scenes)"
-    terms = TERMS.get(source, NO_TERMS)
-    return f"From scratch on {source_name(source)}, {metrics['trained_on']}{frames}. {terms}"
+    return f"From scratch on {kind.name}, {metrics['trained_on']}{frames}. {kind.terms}"
 
 
 def _model_facts(metrics: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -210,7 +199,3 @@ def _yaml(value: Any) -> str:
 
 def _shell(text: str) -> str:
     return text if re.fullmatch(r"[\w.=/:+-]+", text) else "'" + text.replace("'", "'\\''") + "'"
-
-
-def is_nyu(source: str) -> bool:
-    return IS_NYU.get(source, False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.data.kinds import kind_of
 from pipeline.evaluation.protocols import PROTOCOLS
 from pipeline.params import flatten
 from pipeline.reporting import cards, experiments, figures, tables
@@ -61,7 +62,7 @@ def render_report(inputs: ReportInputs) -> str:
         contents=list(_contents(parts, bool(shown.groups))),
         metrics=metrics,
         headline_protocol=HEADLINE_PROTOCOL,
-        is_nyu=cards.is_nyu(metrics["source"]),
+        is_nyu=kind_of(metrics["source"]).is_nyu,
         bootstrap=metrics.get("bootstrap"),
         short_groups=short_groups,
         short_notes=tables.footnotes(short_groups),

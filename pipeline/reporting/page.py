@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipeline.data.kinds import kind_of
 from pipeline.reporting import style, text
 from pipeline.reporting.colours import MISSING_COLOUR
 
@@ -56,7 +57,7 @@ def _environment() -> Environment:
         thousands=text.thousands,
         interval=text.interval,
         value=text.shown_value,
-        source_name=text.source_name,
+        source_name=lambda source: kind_of(source).name,
     )
     return environment
 

@@ -11,16 +11,6 @@ import numpy as np
 EN_DASH = "–"
 NBSP = "\N{NO-BREAK SPACE}"
 """Between a number and its unit, which no line break may part."""
-
-IS_NYU = {"rooms": False, "nyu_v2": True, "file": True, "folder": False, "nyu_raw": False}
-"""Source -> whether published figures are of its test frames; those of the raw sequences are others."""
-SOURCE_NAMES = {
-    "rooms": "rendered rooms",
-    "nyu_v2": "NYU Depth v2",
-    "file": "a labelled file in NYU Depth v2's layout",
-    "folder": "a folder of one's own images",
-    "nyu_raw": "raw sequences of NYU Depth v2",
-}
 LONGEST_VALUE = 28
 
 
@@ -80,10 +70,6 @@ def short_value(value: Any) -> str:
     """A parameter as MLflow keeps it, cut to what a column can hold; an en dash where a run has none."""
     text = "" if value in (None, "None") or value != value else str(value)
     return shown_value(text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…")
-
-
-def source_name(source: str) -> str:
-    return SOURCE_NAMES.get(source, source)
 
 
 def is_number(value: Any) -> bool:

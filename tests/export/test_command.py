@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ import torch
 from pipeline.cli import main
 from pipeline.data.frames import Frames
 from pipeline.data.shards import write_shards
-from pipeline.params import Fetch
 from pipeline.tracking.store import open_store
 
 
@@ -189,17 +187,6 @@ def test_a_model_of_a_run_is_exported_as_its_checkpoint_is(
         main(["export", "--format", "torchscript", "--model", model, "--out", "depth.pt"])
         found.append(torch.jit.load("depth.pt")(rgb))
     torch.testing.assert_close(found[0], found[1])
-
-
-def test_every_source_that_can_be_fetched_has_its_licence_and_another_one_is_named() -> None:
-    from dataclasses import replace
-
-    from pipeline.export.metadata import LICENCES, describe
-    from tests.export.conftest import INFO
-
-    assert set(LICENCES) == set(get_args(Fetch.model_fields["source"].annotation))
-    assert "NYU Depth v2" in describe(replace(INFO, source="nyu_raw"))["data_licence"]
-    assert "moon" in describe(replace(INFO, source="moon"))["data_licence"]
 
 
 def test_the_licence_of_nyu_is_told_and_that_of_old_checkpoints_is_not_invented() -> None:

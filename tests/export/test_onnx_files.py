@@ -49,7 +49,7 @@ def test_the_file_says_what_it_takes_and_gives_and_where_it_came_from(onnx_file:
     assert metadata["run_id"] == "0123456789abcdef"
     assert metadata["data_fingerprint"] == "f" * 64
     assert metadata["trained_on"] == "official train split"
-    assert metadata["data_licence"].startswith("none: rendered")
+    assert metadata["data_licence"].startswith("Rendered by this project")
     assert metadata["made_with"].startswith("depth-pipeline ")
     assert open_onnx(onnx_file).metadata == metadata
 
