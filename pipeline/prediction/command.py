@@ -111,12 +111,12 @@ def predict(options: argparse.Namespace) -> None:
 
         refuse_without_av()
     # Not before: torch takes a second and a half.
-    from pipeline.prediction.cloud import Camera
+    from pipeline.data.camera import Pinhole
     from pipeline.prediction.estimator import DepthEstimator
     from pipeline.prediction.results import Wanted
 
     estimator = DepthEstimator(options.model, device=options.device, batch_size=options.batch_size)
-    camera = Camera(*options.camera) if options.camera else None
+    camera = Pinhole(*options.camera) if options.camera else None
     wanted = Wanted(options.npy, options.ply, camera, options.fov, options.range_m)
     skipped = _predict_images(estimator, [found for found in inputs if not found.is_video], options.out, wanted)
     skipped += _predict_videos(estimator, videos, options.out, options.range_m, options.frames)

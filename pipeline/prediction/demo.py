@@ -166,7 +166,8 @@ def _predicted(estimator: Any, path: Path, degrees: float, folder: Path) -> tupl
     import numpy as np
     from PIL import Image
 
-    from pipeline.prediction.cloud import Camera, point_cloud, write_ply
+    from pipeline.data.camera import Pinhole
+    from pipeline.prediction.cloud import point_cloud, write_ply
     from pipeline.prediction.images import Photo, read_photo
     from pipeline.prediction.pictures import colour_depth, legend_picture
     from pipeline.prediction.results import depth_picture, range_of, shown_photo
@@ -179,7 +180,7 @@ def _predicted(estimator: Any, path: Path, degrees: float, folder: Path) -> tupl
     size = (shown.height, shown.width)
     shown_m = estimator(Photo(shown, size))
     (near_m, far_m), median_m = range_of(depth_m), float(np.median(depth_m))
-    camera = Camera.from_field_of_view(degrees, max(size), size)
+    camera = Pinhole.from_field_of_view(degrees, max(size), size)
     cloud = folder / f"{path.stem}-cloud.ply"
     write_ply(cloud, point_cloud(shown_m, camera), np.asarray(shown))
     png = folder / f"{path.stem}-depth.png"

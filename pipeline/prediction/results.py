@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipeline.data.camera import Pinhole
 from pipeline.data.pixels import to_millimetres
 from pipeline.files import write_json, written_whole
-from pipeline.prediction.cloud import FIELD_OF_VIEW, Camera, point_cloud, write_ply
+from pipeline.prediction.cloud import FIELD_OF_VIEW, point_cloud, write_ply
 from pipeline.prediction.estimator import enlarged
 from pipeline.prediction.images import Photo
 from pipeline.prediction.inputs import FACTS, OF_IMAGES, ending
@@ -30,7 +31,7 @@ class Wanted:
 
     npy: bool = False
     ply: bool = False
-    camera: Camera | None = None
+    camera: Pinhole | None = None
     """in pixels of the image; None if a field of view is given, or nothing"""
     field_of_view: float | None = None
     """horizontal, in degrees; None for that of NYU's camera along the longer side"""
@@ -41,12 +42,12 @@ class Wanted:
     def camera_from(self) -> str:
         return "camera" if self.camera is not None else "fov" if self.field_of_view is not None else "assumed"
 
-    def camera_of(self, size: tuple[int, int]) -> Camera:
+    def camera_of(self, size: tuple[int, int]) -> Pinhole:
         if self.camera is not None:
             return self.camera
         if self.field_of_view is not None:
-            return Camera.from_field_of_view(self.field_of_view, size[1], size)
-        return Camera.from_field_of_view(FIELD_OF_VIEW, max(size), size)
+            return Pinhole.from_field_of_view(self.field_of_view, size[1], size)
+        return Pinhole.from_field_of_view(FIELD_OF_VIEW, max(size), size)
 
 
 def shown_photo(photo: Photo, pixels: int = SHOWN_PIXELS) -> Image.Image:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.data.camera import NYU, NYU_SIZE
 from pipeline.reporting.gallery import RANKS
 from pipeline.reporting.inputs import Predictions
 
@@ -14,10 +15,10 @@ POINTS_ACROSS = 160
 """19 200 points of a 4:3 frame: 180 kB in the page, and a phone draws them in a few milliseconds."""
 EDGE = 0.03
 """Share of each side that is left out: NYU's photographs have a white frame of 7 to 10 pixels of 640."""
-# NYU's colour camera in shares of the image, from its toolbox's fx 518.858, fy 519.470, cx 325.582, cy 253.736 at
-# 640 x 480. The rooms are rendered with it; a folder's own camera is not known.
-_FX, _FY = 518.858 / 640, 519.470 / 480
-_CX, _CY = (325.582 + 0.5) / 640, (253.736 + 0.5) / 480
+# NYU's colour camera in shares of the image. The rooms are rendered with it; a folder's own camera is not known.
+_HEIGHT, _WIDTH = NYU_SIZE
+_FX, _FY = NYU.fx / _WIDTH, NYU.fy / _HEIGHT
+_CX, _CY = (NYU.cx + 0.5) / _WIDTH, (NYU.cy + 0.5) / _HEIGHT
 
 
 @dataclass(frozen=True)

@@ -6,39 +6,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.data.camera import NYU, NYU_SIZE, Pinhole
 from pipeline.data.rooms.solids import Kind, SolidTable
 
-# Colour camera of NYU Depth v2 at 640 x 480, in pixels.
-_NYU_FX, _NYU_FY, _NYU_CX, _NYU_CY = 518.858, 519.470, 325.582, 253.736
-_NYU_WIDTH, _NYU_HEIGHT = 640, 480
 _EDGES = np.array([(a, a | 1 << axis) for axis in range(3) for a in range(8) if not a >> axis & 1])
 _NEAR_M = 0.3
 """Below the 0.5 m that every frame keeps clear, so clipping there loses nothing."""
 
 
 @dataclass(frozen=True)
-class Intrinsics:
-    """A pinhole in pixels; pixel (row, column) looks along ((column - cx) / fx, (row - cy) / fy, 1)."""
+class Intrinsics(Pinhole):
+    """A pinhole and the size of its images."""
 
     height: int
     width: int
-    fx: float
-    fy: float
-    cx: float
-    cy: float
 
 
 def nyu_intrinsics(height: int, width: int) -> Intrinsics:
-    """NYU's field of view at another size; pixel centres stand at whole numbers, as in NYU's toolbox."""
-    sx, sy = width / _NYU_WIDTH, height / _NYU_HEIGHT
-    return Intrinsics(
-        height=height,
-        width=width,
-        fx=_NYU_FX * sx,
-        fy=_NYU_FY * sy,
-        cx=(_NYU_CX + 0.5) * sx - 0.5,
-        cy=(_NYU_CY + 0.5) * sy - 0.5,
-    )
+    """NYU's field of view at another size."""
+    return Intrinsics(**vars(NYU.resized(NYU_SIZE, (height, width))), height=height, width=width)
 
 
 @dataclass(frozen=True)
