@@ -109,6 +109,7 @@ class Preprocess(Section):
     border: Annotated[int, Field(ge=0, le=64)]
     split: Literal["official", "all"]
     val_fraction: Annotated[float, Field(ge=0, le=0.5)]
+    train_frames: Count | None
     cluster: Annotated[str, PlainValidator(_cluster)]
 
 
@@ -116,6 +117,8 @@ class Augment(Section):
     at: Literal["shards", "step", "none"]
     copies: Annotated[int, Field(ge=0, le=16)]
     flip: Probability
+    zoom: Annotated[float, Field(ge=1, le=2)]
+    colour: Probability
     noise_std: Annotated[float, Field(ge=0, le=0.5)]
 
 
@@ -126,7 +129,10 @@ class Network(Section):
 
 
 class Loss(Section):
+    error: Literal["mse", "silog"]
+    scale_invariance: Probability
     ssim_weight: Probability
+    gradient_weight: NotNegative
 
 
 class Train(Section):

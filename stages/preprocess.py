@@ -7,6 +7,7 @@ from pipeline.tracking import stage_run, start_sender
 if __name__ == "__main__":
     start_sender()  # it imports MLflow while the imports below go on here
 
+from dataclasses import fields
 from pathlib import Path
 
 from pipeline import paths
@@ -15,7 +16,7 @@ from pipeline.data.frames import RandomAccess
 from pipeline.data.shard_jobs import Recipe, write_shards_by_jobs
 from pipeline.data.shards import write_shards
 from pipeline.data.source import open_source
-from pipeline.data.splits import TRAINED_ON, carve_validation, use_every_frame
+from pipeline.data.splits import TRAINED_ON, carve_validation, draw_training, use_every_frame
 from pipeline.data.workers import workers_at
 from pipeline.errors import PipelineError, reported_to_user
 from pipeline.files import sha256_of
@@ -27,6 +28,7 @@ def main() -> None:
     params = load_params()
     settings, augment = params.preprocess, params.augment
     in_shards = augment.at == "shards" and augment.copies > 0
+    drawn = augment.model_dump(include={field.name for field in fields(Augmentation)})
     with (
         stage_run("preprocess", params.model_dump()),
         open_source(paths.RAW, raw_depth=False, stored_order=True) as source,
@@ -35,10 +37,11 @@ def main() -> None:
             splits = use_every_frame(source.splits)
         else:
             splits = carve_validation(source.splits, source.frames.scenes, settings.val_fraction)
+        splits = draw_training(splits, settings.train_frames, params.seed)
         recipe = Recipe(
             size=(settings.height, settings.width),
             border=settings.border,
-            augmentation=Augmentation(augment.flip, augment.noise_std) if in_shards else None,
+            augmentation=Augmentation(**drawn) if in_shards else None,
             copies=augment.copies,
             seed=params.seed,
         )

@@ -90,7 +90,7 @@ def train_on_shards(
     if ranks.rank == 0 and saved is None:
         pictures.log(journal, network, epoch=0, step=0)
     at_step = params.augment.at == "step"
-    augmentation = Augmentation(params.augment.flip, params.augment.noise_std)
+    augmentation = Augmentation(**params.augment.model_dump(include={field.name for field in fields(Augmentation)}))
 
     def batches(split: str, **options: Any) -> Batches:
         return Batches(
@@ -103,7 +103,7 @@ def train_on_shards(
             **options,
         )
 
-    loss = DepthLoss(params.loss.ssim_weight, mean_over_ranks=ranks.mean if ranks.world > 1 else None)
+    loss = DepthLoss(**params.loss.model_dump(), mean_over_ranks=ranks.mean if ranks.world > 1 else None)
     with (
         memory_shortage_told(
             "train.batch_size, or preprocess.height and width",

@@ -6,6 +6,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
+from pipeline.errors import PipelineError
+
 TRAINED_ON = {"official": "official train split", "all": "all frames, the test frames included"}
 """What every result says of the frames behind it, by `preprocess.split`."""
 
@@ -30,6 +34,19 @@ def carve_validation(splits: dict[str, list[int]], scenes: Sequence[str], fracti
         val += by_scene[scene]
     chosen = set(val)
     return {"train": [i for i in train if i not in chosen], "val": sorted(val), "test": splits["test"]}
+
+
+def draw_training(splits: dict[str, list[int]], frames: int | None, seed: int) -> dict[str, list[int]]:
+    """Keep `frames` of the training frames, all if it is None. Of one seed the fewer are among the more.
+
+    Raises `PipelineError` if there are not as many.
+    """
+    train = splits["train"]
+    if frames is None:
+        return splits
+    if frames > len(train):
+        raise PipelineError(f"preprocess.train_frames is {frames}, but there are only {len(train)} training frames")
+    return {**splits, "train": sorted(np.random.default_rng(seed).permutation(train)[:frames].tolist())}
 
 
 def use_every_frame(splits: dict[str, list[int]]) -> dict[str, list[int]]:

@@ -80,10 +80,15 @@ def augmentation_in_words(augment: Mapping[str, Any]) -> str:
     }.get(str(augment.get("at")))
     if when is None:
         return "None: the network sees each frame as it is."
-    return (
-        f"{when[0].upper()}{when[1:]}: mirrored with probability {augment['flip']:g}, Gaussian noise of standard"
-        f" deviation {augment['noise_std']:g} on RGB in 0 to 1."
-    )
+    # Experiments of older code know neither zoom nor colour.
+    zoom, colour = augment.get("zoom", 1), augment.get("colour", 0)
+    what = [
+        f"mirrored with probability {augment['flip']:g}",
+        *([f"zoomed by {1 / zoom:.2g} to {zoom:g} with the depth divided by that"] if zoom > 1 else []),
+        *([f"in other light and colours (strength {colour:g})"] if colour > 0 else []),
+        f"Gaussian noise of standard deviation {augment['noise_std']:g} on RGB in 0 to 1",
+    ]
+    return f"{when[0].upper()}{when[1:]}: {', '.join(what)}."
 
 
 def _augmented_tiles(data: DataFacts, depths: ColourScale) -> list[AugmentedTile]:

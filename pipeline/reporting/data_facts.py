@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +83,17 @@ def _augmented(shards: ShardSet, augment: dict[str, Any], seed: int) -> Augmente
             shards.depth_mm[after].numpy(),
         )
     # A flip is shown for certain where one can happen: half of the draws would show none.
-    draw = Augmentation(1.0 if augment["flip"] > 0 else 0.0, augment["noise_std"])
+    drawn = {field.name: augment[field.name] for field in fields(Augmentation) if field.name in augment}
+    draw = Augmentation(**{**drawn, "flip": 1.0 if augment["flip"] > 0 else 0.0})
     generator = torch.Generator().manual_seed(seed_from(seed, 0, 1))
     rgb_u8, depth_mm = shards.rgb_u8[:1], shards.depth_mm[:1]
-    rgb, mirrored_mm = draw(to_unit_rgb(rgb_u8), depth_mm, generator)
+    rgb, after_mm = draw(to_unit_rgb(rgb_u8), depth_mm.float(), generator)
     return Augmented(
         shards.frames[0].frame,
         rgb_u8[0].numpy(),
         to_u8(rgb[0]).numpy(),
         depth_mm[0].numpy(),
-        mirrored_mm[0].numpy(),
+        after_mm[0].round().to(depth_mm.dtype).numpy(),
     )
 
 

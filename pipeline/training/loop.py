@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from pipeline.training.graphs import Arrival
 from pipeline.training.history import Epoch
 from pipeline.training.recorder import Reached, Recorder
 from pipeline.training.resume import frozen, random_states, set_random_states
-from pipeline.training.step import LOSSES, Step
+from pipeline.training.step import Step
 from pipeline.training.tracker import Tracker
 from pipeline.training.validation import Validation
 
@@ -108,7 +108,7 @@ class _Training:
             gradient_clip_norm=options.gradient_clip_norm,
         )
         self._validate = Validation(self._kept, loss, validation, ranks, bf16=bf16)
-        self._losses = _StepLosses(len(training), options.log_every_steps, tracker)
+        self._losses = _StepLosses(loss.terms, len(training), options.log_every_steps, tracker)
         self._epoch, self._step = 1, 0
         self._seconds = 0.0
         """of training in this epoch"""
@@ -259,7 +259,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> LR
 class _StepLosses:
     """Loss components of an epoch's steps, read from the device in bunches, so late that none waits."""
 
-    def __init__(self, steps: int, log_every: int, tracker: Tracker) -> None:
+    def __init__(self, terms: Sequence[str], steps: int, log_every: int, tracker: Tracker) -> None:
+        self._terms = terms
         self._steps = steps
         self._log_every = log_every
         self._tracker = tracker
@@ -272,7 +273,7 @@ class _StepLosses:
         self._epoch, self._read = epoch, []
 
     def add(self, values: Tensor) -> None:
-        """values: (3,) total, mse and ssim. Raises `Diverged` if those of a step up to now are not finite."""
+        """values: (T,), in the order of the terms. Raises `Diverged` if one of a step is no number."""
         self._waiting.append(values)
         if len(self._waiting) == self._log_every:
             self._send_for_waiting()
@@ -289,7 +290,7 @@ class _StepLosses:
     def means(self) -> dict[str, float]:
         """The epoch's, by step."""
         columns = zip(*self._read, strict=True)
-        return {name: sum(column) / len(self._read) for name, column in zip(LOSSES, columns, strict=True)}
+        return {name: sum(column) / len(self._read) for name, column in zip(self._terms, columns, strict=True)}
 
     def _send_for_waiting(self) -> None:
         self._coming.append(Arrival(torch.stack(self._waiting)))
@@ -305,7 +306,7 @@ class _StepLosses:
         self._read += rows
         means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
         self._tracker.log_metrics(
-            {f"train/loss/{name}": mean for name, mean in zip(LOSSES, means, strict=True)},
+            {f"train/loss/{name}": mean for name, mean in zip(self._terms, means, strict=True)},
             step=(self._epoch - 1) * self._steps + len(self._read),
         )
 
@@ -332,9 +333,8 @@ def _summary(epoch: Epoch, epochs: int) -> str:
     parts: dict[str, Any] = {
         "epoch": f"{epoch.epoch}/{epochs}",
         "loss": f"{epoch.train_loss['total']:.4f}",
-        "mse": f"{epoch.train_loss['mse']:.4f}",
-        "ssim": f"{epoch.train_loss['ssim']:.4f}",
     }
+    parts |= {name: f"{value:.4f}" for name, value in epoch.train_loss.items() if name != "total"}
     if epoch.val:
         parts |= {"val rmse": f"{epoch.val['rmse']:.3f} m", "δ1": f"{epoch.val['delta1']:.3f}"}
     parts["frames/s"] = f"{epoch.frames_per_s:.0f}"

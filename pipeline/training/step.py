@@ -15,8 +15,6 @@ from pipeline.training.distributed import Ranks
 from pipeline.training.graphs import Graphed
 from pipeline.training.passes import GpuPasses
 
-LOSSES = ("total", "mse", "ssim")
-
 
 class Step:
     """Moves a network's weights by one batch, and their average with them. Nothing in it waits for the device."""
@@ -43,7 +41,7 @@ class Step:
         self._make = Graphed(self._make_one, device, enabled=alone)
 
     def __call__(self, rgb: Tensor, depth_m: Tensor) -> Tensor:
-        """(3,) total loss, MSE and SSIM loss of the batch, still on the device."""
+        """(T,) the loss and its terms for the batch, in the order of `loss.terms`, still on the device."""
         if self._rate is not None:
             self._rate.fill_(self._optimizer.param_groups[0]["lr"])
         return self._make(rgb, depth_m)
@@ -62,7 +60,7 @@ class Step:
             self._optimizer.step()
         if self._average is not None:
             self._average.update()
-        return self._ranks.mean(torch.stack([values[name].detach() for name in LOSSES]))
+        return self._ranks.mean(torch.stack([values[name].detach() for name in self._loss.terms]))
 
     @contextlib.contextmanager
     def _rate_on_device(self) -> Iterator[None]:

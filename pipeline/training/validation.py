@@ -13,7 +13,6 @@ from pipeline.model.losses import DepthLoss
 from pipeline.training.device import predict
 from pipeline.training.distributed import Ranks
 from pipeline.training.graphs import Graphed
-from pipeline.training.step import LOSSES
 
 METRICS = ("rmse", "delta1", "delta2", "delta3")
 PREDICTION_RANGE_M = (1e-3, 10.0)
@@ -33,16 +32,16 @@ class Validation:
     def __call__(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[dict[str, float], dict[str, float]]:
         """batches: an epoch of the frames. Waits for the device once."""
         self._network.eval()
-        losses = torch.zeros(len(LOSSES), dtype=torch.float64, device=self._device)
+        losses = torch.zeros(len(self._loss.terms), dtype=torch.float64, device=self._device)
         sums = torch.zeros(2 * len(METRICS), dtype=torch.float64, device=self._device)
         for number, (rgb, depth_m) in enumerate(batches):
-            means, of_metrics = self._judge(rgb, depth_m).split([len(LOSSES), 2 * len(METRICS)])
+            means, of_metrics = self._judge(rgb, depth_m).split([len(self._loss.terms), 2 * len(METRICS)])
             losses += means * (self._frames.size(number) / self._frames.frames)
             sums += of_metrics
         found = torch.cat([self._ranks.mean(losses), self._ranks.total(sums)]).tolist()
-        totals, counts = found[len(LOSSES) : -len(METRICS)], found[-len(METRICS) :]
+        totals, counts = found[len(self._loss.terms) : -len(METRICS)], found[-len(METRICS) :]
         metrics = [total / count if count else float("nan") for total, count in zip(totals, counts, strict=True)]
-        return dict(zip(LOSSES, found, strict=False)), dict(zip(METRICS, metrics, strict=True))
+        return dict(zip(self._loss.terms, found, strict=False)), dict(zip(METRICS, metrics, strict=True))
 
     def _judge_one(self, rgb: Tensor, depth_m: Tensor) -> Tensor:
         """Losses of a batch; sums of the metrics over its frames, where they are numbers; and how many are."""
@@ -52,7 +51,7 @@ class Validation:
         by_frame = torch.stack([errors[name] for name in METRICS]).double()
         return torch.cat(
             [
-                torch.stack([losses[name] for name in LOSSES]).double(),
+                torch.stack([losses[name] for name in self._loss.terms]).double(),
                 by_frame.nansum(dim=1),
                 (~by_frame.isnan()).sum(dim=1).double(),
             ]

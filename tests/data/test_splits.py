@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.splits import carve_validation, use_every_frame
+from pipeline.data.splits import carve_validation, draw_training, use_every_frame
+from pipeline.errors import PipelineError
 
 SCENE_SIZES = st.lists(st.integers(1, 9), min_size=2, max_size=30)
 FRACTIONS = st.floats(0.01, 0.5)
@@ -97,3 +98,18 @@ def test_using_every_frame_trains_on_each_once_and_still_tests_the_test_frames(o
     assert Counter(every["train"]) == Counter(range(len(owners)))
     assert every["val"] == []
     assert every["test"] == splits["test"]
+
+
+def test_fewer_training_frames_are_among_more_of_the_same_seed_and_nothing_else_changes() -> None:
+    splits = {"train": list(range(3, 60)), "val": [0, 1], "test": [2, 60]}
+    few, more = (draw_training(splits, frames, seed=4) for frames in (10, 30))
+    assert len(set(few["train"])) == 10
+    assert set(few["train"]) < set(more["train"]) < set(splits["train"])
+    assert few["train"] != draw_training(splits, 10, seed=5)["train"]
+    assert (few["val"], few["test"]) == (splits["val"], splits["test"])
+    assert draw_training(splits, None, seed=4) == splits
+
+
+def test_more_training_frames_than_there_are_are_refused() -> None:
+    with pytest.raises(PipelineError, match="train_frames is 4, but there are only 3"):
+        draw_training({"train": [0, 1, 2], "val": [], "test": [3]}, 4, seed=0)

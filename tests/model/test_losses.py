@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -469,3 +470,89 @@ def test_a_compiled_caller_gets_the_same_loss_and_gradient() -> None:
         value = function(leaf)
         results.append((value.detach(), torch.autograd.grad(value, leaf)[0]))
     torch.testing.assert_close(results[1], results[0])
+
+
+def some_maps() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Prediction, target and mask of three frames; the last has no valid pixel."""
+    generator = torch.Generator().manual_seed(8)
+    prediction_m, target_m = (0.5 + 5 * torch.rand(3, 1, 12, 14, generator=generator) for _ in range(2))
+    valid = torch.rand(3, 1, 12, 14, generator=generator) < 0.7
+    valid[2] = False
+    return prediction_m, target_m, valid
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_silog_is_the_published_formula_by_image(share: float) -> None:
+    prediction_m, target_m, valid = some_maps()
+    expected = []
+    for p, g, v in zip(
+        prediction_m[:2].double().numpy(), target_m[:2].double().numpy(), valid[:2].numpy(), strict=True
+    ):
+        e = np.log(p[v]) - np.log(g[v])
+        expected.append(np.sqrt(np.mean(e**2) - share * np.mean(e) ** 2))
+    values = DepthLoss(0.25, error="silog", scale_invariance=share)(prediction_m, target_m, valid)
+    assert float(values["silog"]) == pytest.approx(np.mean(expected), rel=1e-5)
+    assert float(values["total"]) == pytest.approx(0.75 * float(values["silog"]) + 0.25 * float(values["ssim"]))
+
+
+def test_the_gradient_term_is_the_mean_difference_between_errors_of_neighbours() -> None:
+    prediction_m, target_m, valid = some_maps()
+    error = (prediction_m - target_m).double().numpy()
+    v = valid.numpy()
+    differences = [
+        np.abs(error[..., 1:, :] - error[..., :-1, :])[v[..., 1:, :] & v[..., :-1, :]],
+        np.abs(error[..., 1:] - error[..., :-1])[v[..., 1:] & v[..., :-1]],
+    ]
+    values = DepthLoss(0.0, gradient_weight=0.3)(prediction_m, target_m, valid)
+    assert float(values["gradient"]) == pytest.approx(np.concatenate(differences).mean(), rel=1e-5)
+    assert float(values["total"]) == pytest.approx(float(values["mse"]) + 0.3 * float(values["gradient"]))
+
+
+def test_what_stands_in_missing_pixels_changes_neither_further_terms_nor_their_gradients() -> None:
+    prediction_m, target_m, valid = some_maps()
+    loss = DepthLoss(0.2, error="silog", gradient_weight=0.3)
+    found = []
+    for filler in (0.0, float("nan"), -3.0):
+        leaf = torch.where(valid, prediction_m, filler).requires_grad_()
+        values = loss(leaf, torch.where(valid, target_m, filler), valid)
+        values["total"].backward()
+        found.append((values["total"].detach(), leaf.grad))
+    assert torch.isfinite(found[0][1]).all()
+    for total, gradient in found[1:]:
+        torch.testing.assert_close(total, found[0][0])
+        torch.testing.assert_close(gradient, found[0][1])
+
+
+def test_further_terms_of_parts_have_the_whole_batch_as_their_mean_over_ranks() -> None:
+    prediction_m, target_m, valid = some_maps()
+    options = {"error": "silog", "gradient_weight": 0.3}
+    whole = DepthLoss(0.2, **options)(prediction_m, target_m, valid)
+    counts = []
+
+    def told(count: torch.Tensor) -> torch.Tensor:
+        counts.append(count)
+        return count
+
+    parts = [slice(0, 1), slice(1, 3)]
+    for part in parts:
+        DepthLoss(0.2, **options, mean_over_ranks=told)(prediction_m[part], target_m[part], valid[part])
+    mean = torch.stack(counts).mean(dim=0)
+    values = [
+        DepthLoss(0.2, **options, mean_over_ranks=lambda _: mean)(prediction_m[part], target_m[part], valid[part])
+        for part in parts
+    ]
+    for name, value in whole.items():
+        torch.testing.assert_close(torch.stack([each[name] for each in values]).mean(), value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"error": "l3"}, "error must be one of mse, silog"),
+        ({"scale_invariance": 1.5}, "scale_invariance must lie in 0..1"),
+        ({"gradient_weight": -1.0}, "gradient_weight must be 0 or more"),
+    ],
+)
+def test_settings_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DepthLoss(0.5, **options)
