@@ -7,7 +7,7 @@ BENCHMARK_READY := $(VENV)/.ready-benchmark
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro nyu sweep ui bench test test-server soak lint format clean
+.PHONY: help setup repro nyu sweep studies ui bench test test-server soak lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ nyu: .git $(READY) ## train on the official NYU Depth v2 file, downloaded first 
 
 sweep: .git $(READY) ## compare five weights of the loss, two trainings at a time
 	@depth sweep -S 'loss.ssim_weight=0.1,0.3,0.5,0.7,0.9' --name ssim-weight --jobs 2
+
+studies: .git $(READY) ## run what is missing of the studies of studies/, write docs/experiments.md (hours)
+	@depth study studies/*.yaml
 
 ui: $(READY) ## browse the experiments in MLflow's UI
 	@depth ui

@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError, reported_to_user
 from pipeline.export.command import add_arguments as add_export_arguments
 from pipeline.prediction.command import add_arguments as add_predict_arguments
 from pipeline.prediction.demo import add_arguments as add_demo_arguments
+from pipeline.studies.command import add_arguments as add_study_arguments
 from pipeline.sweeps.command import add_arguments as add_sweep_arguments
 from pipeline.ui import serve_ui
 
@@ -85,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     promotion.set_defaults(do=lambda given: promote_run(given.run, given.protocol, given.force))
 
     add_sweep_arguments(commands.add_parser("sweep", help="run many experiments: a grid of values, or a search"))
+
+    add_study_arguments(commands.add_parser("study", help="run the studies of studies/ and write what came out"))
 
     # Its options are its own: they stand in `benchmarks`, which belongs to the working tree, not to this package.
     bench = commands.add_parser(

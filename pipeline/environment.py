@@ -19,6 +19,9 @@ NOT_BY_HAND = (
     paths.BY_DISTANCE,
     paths.ERROR_HISTOGRAM,
     paths.BENCHMARKS,
+    paths.STUDIES,
+    paths.EXPERIMENTS_PAGE,
+    paths.STUDY_PLOTS,
 )
 """Tracked files that the program changes: an experiment's parameters, which are told elsewhere, and results."""
 PACKAGES = ("torch", "numpy", "h5py", "safetensors", "mlflow", "dvc")
@@ -32,6 +35,7 @@ def describe_environment(device: str) -> dict[str, str]:
         "python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},
         "device": device,
+        "gpu": _gpu(device),
         "processor": _processor(),
         "host": platform.node(),
         "system": f"{platform.system()} {platform.release()}",
@@ -61,6 +65,15 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
+
+
+def _gpu(device: str) -> str:
+    """The name of a CUDA device; empty for any other. Whoever computes on one has torch in its memory already."""
+    if not device.startswith("cuda"):
+        return ""
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
 
 
 def _processor() -> str:

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
@@ -197,27 +197,34 @@ def load_params(path: Path = paths.PARAMS) -> Params:
         raise PipelineError(f"{path} does not exist here; run from the root of the repository") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path} is not valid YAML: {error}") from error
+    return parse_params(content, str(path))
+
+
+def parse_params(content: Any, where: str) -> Params:
+    """Check the nested content of params.yaml. Raises `PipelineError` that begins with `where` it comes from."""
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise PipelineError(f"{path}: {_explain(error)}") from error
+        raise PipelineError(f"{where}: {explain(error, Params)}") from error
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first thing that is wrong with a file of `model`, as one line."""
     # A misspelled key is both unknown and missing; the unknown one is the one to show.
     details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
-    first = _explain_one(details[0])
+    first = _explain_one(details[0], model)
     return first if len(details) == 1 else f"{first} (and {len(details) - 1} more)"
 
 
-def _explain_one(detail: ErrorDetails) -> str:
+def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in detail["loc"]) or "the file"
     value = detail["input"]
     if detail["type"] == "extra_forbidden":
-        allowed = _keys_beside(detail["loc"])
+        allowed = _keys_beside(detail["loc"], model)
         close = difflib.get_close_matches(str(detail["loc"][-1]), allowed, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        return f"{key} is not a parameter; {hint}allowed here: {', '.join(allowed)}"
+        what = "a parameter" if model is Params else "a key"
+        return f"{key} is not {what}; {hint}allowed here: {', '.join(allowed)}"
     if detail["type"] == "missing":
         return f"{key} is missing"
     if detail["type"] == "value_error":
@@ -232,10 +239,13 @@ def _explain_one(detail: ErrorDetails) -> str:
     return f"{key} is {value!r}; {_lower_first(detail['msg']).replace('input should', 'it should')}{hint}"
 
 
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    section: Any = Params
+def _keys_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    section: Any = model
     for part in location[:-1]:
-        section = section.model_fields[part].annotation
+        if isinstance(part, str):
+            section = section.model_fields[part].annotation
+        # Of a list its items, and of what may be absent what it is otherwise.
+        section = next((one for one in get_args(section) if hasattr(one, "model_fields")), section)
     return list(section.model_fields)
 
 

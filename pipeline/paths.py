@@ -39,6 +39,13 @@ PREDICTIONS = Path("reports/evaluate/predictions.safetensors")
 BENCHMARKS = Path("reports/benchmarks.json")
 """No stage writes it: it is committed, and a report is drawn on machines that could not measure it."""
 
+STUDY_FILES = Path("studies")
+STUDIES = Path("reports/studies.json")
+"""No stage writes these: a person declares a study, and `depth study` notes what it came to."""
+EXPERIMENTS_PAGE = Path("docs/experiments.md")
+"""Written by `depth study` as well, with the plots below."""
+STUDY_PLOTS = Path("docs/images")
+
 REPORT = Path("reports/report.html")
 COMPARISON = Path("reports/compare.html")
 """No stage writes it: `depth compare` does."""

@@ -16,7 +16,10 @@ def failure(*arguments: str) -> int:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["predict"], ["demo"], ["export"], ["compare"], ["ui"], ["sync"], ["prune"], ["promote"], ["sweep"]],
+    [
+        *([], ["predict"], ["demo"], ["export"], ["compare"], ["ui"]),
+        *(["sync"], ["prune"], ["promote"], ["study"], ["sweep"]),
+    ],
 )
 def test_each_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert failure(*command, "--help") == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.errors import PipelineError
 from pipeline.progress import progress_bar
@@ -21,16 +21,35 @@ def run_grid(overrides: Sequence[str], queue: Queue) -> dict[str, State]:
 
     An interruption takes them out of the queue again; those that have ended stay experiments.
     """
-    states: dict[str, State] = {}
     names = queue.submit(None, overrides)
-    if not names:  # DVC says it in other words than it did
-        raise PipelineError(
-            "`dvc exp run --queue` did not say which experiments it queued; `dvc queue status` lists them, "
-            "`dvc queue remove --queued` takes them out"
-        )
+    if not names:
+        raise no_names_told()
+    states = wait_for(names, queue, "sweep")
+    for name in names:
+        if states[name] is State.SUCCEEDED:
+            queue.complete(name)
+    return states
+
+
+def no_names_told() -> PipelineError:
+    """DVC says it in other words than it did."""
+    return PipelineError(
+        "`dvc exp run --queue` did not say which experiments it queued; `dvc queue status` lists them, "
+        "`dvc queue remove --queued` takes them out"
+    )
+
+
+def wait_for(
+    names: Sequence[str], queue: Queue, what: str, ended: Callable[[str, State], None] = lambda name, state: None
+) -> dict[str, State]:
+    """Wait until these experiments of the queue have ended, and return how.
+
+    what: for the progress bar. ended: called as each ends. An interruption takes those left out of the queue again.
+    """
+    states: dict[str, State] = {}
     missing = dict.fromkeys(names, 0)
     try:
-        with progress_bar(len(names), "sweep", "experiment") as progress:
+        with progress_bar(len(names), what, "experiment") as progress:
             while len(states) < len(names):
                 found = queue.states()
                 for name in names:
@@ -40,15 +59,13 @@ def run_grid(overrides: Sequence[str], queue: Queue) -> dict[str, State]:
                         continue
                     if state in (State.SUCCEEDED, State.FAILED) or missing[name] >= PATIENCE:
                         states[name] = state
+                        ended(name, state)
                         progress.update()
                 if len(states) < len(names):
                     time.sleep(POLL_S)
     except BaseException:
         queue.stop(set(names) - set(states))
         raise
-    for name in names:
-        if states[name] is State.SUCCEEDED:
-            queue.complete(name)
     return states
 
 
