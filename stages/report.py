@@ -29,6 +29,7 @@ from pipeline.reporting.data_facts import data_facts
 from pipeline.reporting.figures import draw_figures
 from pipeline.reporting.html import render_report
 from pipeline.reporting.inputs import Output, Predictions, ReportInputs
+from pipeline.reporting.studies import measured_studies
 from pipeline.reporting.training_figures import best_epoch
 
 
@@ -57,6 +58,7 @@ def main() -> None:
             if finished is None
             else experiments.gather(this, finished, params.tracking.group, today),
             benchmarks=read_benchmarks(),
+            studies=measured_studies(),
             data=data,
             this_run=this,
             previous_run=before,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.reporting import error_figures, search_figures, training_figures
+from pipeline.reporting import error_figures, search_figures, study_figures, training_figures
 from pipeline.reporting.colours import (
     ColourScale,
     depth_scale,
@@ -130,6 +130,14 @@ def draw_search(inputs: ReportInputs, theme: Theme = LIGHT) -> dict[str, bytes]:
     return {name: png(figure) for name, figure in drawn.items() if figure is not None}
 
 
+def draw_studies(inputs: ReportInputs, theme: Theme = LIGHT) -> dict[str, bytes]:
+    """`study_NAME` -> PNG of the studies that have a plot: the same as on the page of experiments."""
+    drawn = {
+        f"study_{summary.study.name}": study_figures.study_figure(summary, theme) for summary in inputs.studies
+    }
+    return {name: png(figure) for name, figure in drawn.items() if figure is not None}
+
+
 def _charts(inputs: ReportInputs, theme: Theme) -> Iterator[tuple[str, Figure]]:
     history, metrics = inputs.history, inputs.metrics
     if len(history):
@@ -153,7 +161,8 @@ def _charts(inputs: ReportInputs, theme: Theme) -> Iterator[tuple[str, Figure]]:
 
 def draw_figures(inputs: ReportInputs) -> dict[str, bytes]:
     """Name -> PNG of the charts and of the picture of predictions, to be saved beside the report."""
-    drawn = {name: png(figure) for name, figure in _charts(inputs, LIGHT)} | draw_search(inputs)
+    drawn = {name: png(figure) for name, figure in _charts(inputs, LIGHT)}
+    drawn |= draw_search(inputs) | draw_studies(inputs)
     predictions = inputs.predictions
     by_error = [index for index, frame in enumerate(predictions.frames) if frame["rank"] != BY_LOT[0]]
     if by_error:

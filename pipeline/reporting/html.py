@@ -20,6 +20,7 @@ from pipeline.reporting.inputs import Experiments, ReportInputs
 from pipeline.reporting.page import render_page
 from pipeline.reporting.pictures import chart_of
 from pipeline.reporting.point_cloud import point_clouds
+from pipeline.reporting.studies import studied
 from pipeline.reporting.style import DARK, LIGHT
 from pipeline.reporting.text import short_value
 from pipeline.reporting.training_figures import best_epoch
@@ -33,13 +34,16 @@ def render_report(inputs: ReportInputs) -> str:
     """The whole report as one HTML document that loads nothing from anywhere."""
     metrics, data = inputs.metrics, inputs.data
     plots = figures.draw_plots(inputs)
-    light, dark = figures.draw_search(inputs, LIGHT), figures.draw_search(inputs, DARK)
+    light, dark = (
+        figures.draw_search(inputs, theme) | figures.draw_studies(inputs, theme) for theme in (LIGHT, DARK)
+    )
     shown = gallery(inputs.predictions)
     clouds = point_clouds(inputs.predictions)
     short_groups, groups = tables.short_groups(metrics), list(tables.result_groups(metrics))
     parts: dict[str, Any] = {
         "training": training_summary(inputs),
         "comparison": None if inputs.experiments is None else comparison(inputs.experiments),
+        "studies": [studied(summary) for summary in inputs.studies],
         "benchmarks": tabulate(inputs.benchmarks) if inputs.benchmarks else None,
         "data": None
         if data is None
@@ -114,6 +118,7 @@ def _contents(parts: Mapping[str, Any], has_predictions: bool) -> Iterator[tuple
         ("training", "training", "Training"),
         ("has_errors", "errors", "Where it errs"),
         ("comparison", "experiments", "Experiments"),
+        ("studies", "studies", "Studies"),
     ):
         if parts[key]:
             yield identifier, name

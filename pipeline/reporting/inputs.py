@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from safetensors import safe_open
 
+from pipeline.studies.summary import Summary
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -129,6 +131,8 @@ class ReportInputs:
     """read from the MLflow store, which DVC knows nothing of; None where there is nothing to compare with"""
     benchmarks: Sequence[Mapping[str, Any]] = ()
     """the entries of `reports/benchmarks.json`; none where nothing was measured"""
+    studies: Sequence[Summary] = ()
+    """what `reports/studies.json` tells of the studies that were run"""
     data: DataFacts | None = None
     this_run: Mapping[str, Any] | None = None
     """this run's row of the table of runs"""

@@ -42,7 +42,7 @@ def study_figure(summary: Summary, theme: Theme = LIGHT) -> Figure | None:
     if plot.log or plot.x in LABELS:
         delta1.set_xscale("log")
     places = np.unique(points["place"])
-    delta1.set_xticks(places, [_marked(place) for place in places])
+    delta1.set_xticks(places, [_marked(place, 2 if plot.x == PARAMETERS else 3) for place in places])
     delta1.xaxis.set_minor_locator(NullLocator())
     delta1.set_xlabel(f"{LABELS.get(plot.x, plot.x)}\n{short_conditions(summary)}")
     return figure
@@ -79,5 +79,5 @@ def _draw(axes: Axes, points: pd.DataFrame, score: str, unit: int, colour: str, 
     axes.plot(known["x"], unit * known[score], marker, color=colour, ms=4, alpha=0.6, mew=0)
 
 
-def _marked(place: float) -> str:
-    return f"{place:.3g}" if place < 1000 else f"{place:.0f}"
+def _marked(place: float, digits: int) -> str:
+    return f"{place:.{digits}g}" if place < 1000 else f"{place:.0f}"

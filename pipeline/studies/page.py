@@ -9,12 +9,13 @@ from typing import Any
 
 from pipeline import paths
 from pipeline.files import write_text, written_whole
+from pipeline.reporting.studies import scores_of
 from pipeline.reporting.study_figures import study_figure
 from pipeline.reporting.style import png
-from pipeline.reporting.text import EN_DASH, number, signed
+from pipeline.reporting.text import EN_DASH
 from pipeline.studies.declaration import Study
 from pipeline.studies.record import Measured, read_record
-from pipeline.studies.summary import Difference, Estimate, Row, Summary, conditions, summarize
+from pipeline.studies.summary import Row, Summary, conditions, summarize
 
 INTRODUCTION = """\
 <!-- Written from studies/*.yaml and reports/studies.json: edit those, then run `depth study --render`. -->
@@ -100,26 +101,12 @@ def _cells(row: Row) -> Iterator[str]:
     told += [f"Expected: {_line(variant.expectation)}"] if variant.expectation else []
     told += [_overrides(variant.overrides)] if variant.overrides else []
     yield "<br>".join(told)
-    if row.val_rmse is None and row.test_rmse is None:
-        yield from ("not run", *(len(COLUMNS) - 1) * [EN_DASH])
+    if row.results:
+        val_rmse, *others = map(str, scores_of(row))
+        yield from (f"{val_rmse} (n = {len(row.results)})", *others)
     else:
-        yield estimated(row.val_rmse, told_n=True)
-        yield differing(row.difference)
-        yield from map(estimated, (row.test_rmse, row.test_abs_rel, row.test_delta1))
+        yield from ("not run", *(len(COLUMNS) - 1) * [EN_DASH])
     yield _line(variant.verdict)
-
-
-def estimated(estimate: Estimate | None, *, told_n: bool = False) -> str:
-    if estimate is None:
-        return EN_DASH
-    spread = "" if estimate.spread is None else f" ± {number(estimate.spread)}"
-    return f"{number(estimate.mean)}{spread}{f' (n = {estimate.n})' if told_n else ''}"
-
-
-def differing(difference: Difference | None) -> str:
-    if difference is None:
-        return EN_DASH
-    return signed(difference.mean) + ("" if difference.error is None else f" ± {number(difference.error)}")
 
 
 def _overrides(overrides: Mapping[str, Any]) -> str:
