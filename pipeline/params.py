@@ -126,6 +126,7 @@ class Network(Section):
     architecture: Literal["unet"]
     width: Annotated[int, Field(ge=4, le=128)]
     max_depth_m: Annotated[float, Field(gt=0, le=32)]
+    attention: Annotated[int, Field(ge=0, le=8)]
 
 
 class Loss(Section):

@@ -15,7 +15,7 @@ from pipeline.model.network import build_network
 INPUT_SIZE = (48, 64)
 INFO = CheckpointInfo(
     architecture="unet",
-    options={"width": 4, "max_depth_m": 10.0},
+    options={"width": 4, "max_depth_m": 10.0, "attention": 1},
     input_size=INPUT_SIZE,
     border=2,
     epoch=7,

@@ -13,7 +13,7 @@ from pipeline.model.network import build_network
 
 INFO = CheckpointInfo(
     architecture="unet",
-    options={"width": 4, "max_depth_m": 8.0},
+    options={"width": 4, "max_depth_m": 8.0, "attention": 1},
     input_size=(48, 64),
     border=2,
     epoch=7,

@@ -15,10 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.model.network import HEAD_GAIN, NORMALISED_GAIN, build_network, count_parameters
+from pipeline.model.network import HEAD_GAIN, HEADS, NORMALISED_GAIN, Attention, build_network, count_parameters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TINY: dict[str, Any] = {"width": 4, "max_depth_m": 10.0}
+TINY: dict[str, Any] = {"width": 4, "max_depth_m": 10.0, "attention": 1}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,7 +100,7 @@ def test_every_convolution_starts_with_xavier_uniform_weights_and_no_bias() -> N
     under_normalisation = {
         block[0]
         for block in network.modules()
-        if isinstance(block, nn.Sequential) and isinstance(block[1], nn.BatchNorm2d)
+        if isinstance(block, nn.Sequential) and len(block) > 1 and isinstance(block[1], nn.BatchNorm2d)
     }
     assert under_normalisation
     for name, module in network.named_modules():
@@ -147,3 +147,31 @@ def test_one_seed_gives_one_network() -> None:
 def test_what_cannot_be_built_is_refused_by_name(architecture: str, options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         build_network(architecture, **options)
+
+
+def test_attention_is_the_published_formula() -> None:
+    torch.manual_seed(0)
+    channels, height, width = 8, 3, 5
+    layer = Attention(channels).double()
+    nn.init.normal_(layer.places)
+    features = torch.randn(2, channels, height, width, dtype=torch.float64)
+    with torch.no_grad():
+        places = nn.functional.interpolate(layer.places, (height, width), mode="bilinear").numpy()[0]
+        found = layer(features).numpy()
+    weights = {name: value.detach().numpy().squeeze() for name, value in layer.state_dict().items()}
+    for image, result in zip(features.numpy(), found, strict=True):
+        normalised = (image - image.mean()) / np.sqrt(image.var() + layer.norm.eps)
+        tokens = (normalised + places).reshape(channels, -1)
+        compared = weights["compare.weight"] @ tokens + weights["compare.bias"][:, None]
+        query, key, value = (part.reshape(HEADS, channels // HEADS, -1) for part in np.split(compared, 3))
+        seen = []
+        for q, k, v in zip(query, key, value, strict=True):
+            share = np.exp(q.T @ k / np.sqrt(channels // HEADS))
+            seen.append(v @ (share / share.sum(axis=1, keepdims=True)).T)
+        projected = weights["project.weight"] @ np.concatenate(seen) + weights["project.bias"][:, None]
+        np.testing.assert_allclose(result, image + projected.reshape(image.shape), rtol=1e-9)
+
+
+def test_a_network_without_attention_has_the_weights_that_it_had_before_there_was_any() -> None:
+    names = build_network("unet", width=4, max_depth_m=10.0).state_dict()
+    assert not [name for name in names if name.startswith("attention")]
