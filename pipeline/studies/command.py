@@ -21,7 +21,8 @@ own MLflow run; note what came out there, and write docs/experiments.md and its 
   depth study studies/*.yaml -S fetch.source=file -S fetch.file.labeled=/data/nyu_depth_v2_labeled.mat
   depth study --render
 
-A call that was interrupted or killed is gone on with by the same call.
+A call that was interrupted or killed is gone on with by the same call. Commit the results: `dvc exp apply` discards
+what is not committed.
 """
 
 OF_MACHINE = ("evaluate.batch_size", *WHERE_COMPUTED)
@@ -55,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="J", help="experiments at a time (default: %(default)s)"
     )
-    parser.add_argument("--again", action="store_true", help="also what is recorded already")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="also what is recorded already; DVC restores what it has of the same code, data and parameters",
+    )
     parser.add_argument("--render", action="store_true", help="run nothing, only write the page and its plots")
     parser.set_defaults(do=lambda given: study(given.files, given.overrides, given.jobs, given.again, given.render))
 

@@ -54,7 +54,7 @@ def summarized(studies: Sequence[Study], record: Sequence[Measured]) -> list[Sum
         if entry.key not in shown:
             print(
                 f"warning: {paths.STUDIES} has a result of study {entry.study}, variant {entry.variant}, seed "
-                f"{entry.seed}, that no study declares (any more) with these overrides",
+                f"{entry.seed}, that no study declares with these overrides; declare it, or delete the entry",
                 file=sys.stderr,
             )
     return summaries

@@ -125,7 +125,9 @@ def _run(tasks: Sequence[Task], machine: Mapping[str, Any], queue: Queue, again:
     for name in [name for name in waiting if name in experiments]:
         note(name, State.SUCCEEDED)
     open_names = [name for name in waiting if name not in experiments]
-    refuse_failures(wait_for(open_names, queue, "study", note) | lost, queue)
+    ended = wait_for(open_names, queue, "study", note) | lost
+    print(f"commit {paths.STUDIES} and docs/: `dvc exp apply` discards what is not committed")
+    refuse_failures(ended, queue)
 
 
 class _Found(Enum):

@@ -76,8 +76,8 @@ def test_nothing_is_loaded_from_outside_the_file(each_page: Page) -> None:
 
 
 def test_every_picture_is_embedded_with_a_text_and_its_true_aspect_ratio(rich_page: Page) -> None:
-    thumbnails, tiles, augmented = 3 * 4, 3 * 4, 4
-    assert len(rich_page.images) == thumbnails + tiles + augmented
+    thumbnails, tiles, augmented, study = 3 * 4, 3 * 4, 4, 1
+    assert len(rich_page.images) == thumbnails + tiles + augmented + study
     for attributes in rich_page.images:
         kind, _, content = attributes["src"].removeprefix("data:image/").partition(";base64,")
         image = Image.open(io.BytesIO(base64.b64decode(content, validate=True)))

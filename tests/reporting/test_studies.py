@@ -13,8 +13,7 @@ from pipeline.reporting.html import render_report
 from pipeline.reporting.studies import measured_studies
 from pipeline.studies.record import write_record
 from tests.reporting.toy import INPUTS, Page, only_own_scripts
-from tests.studies.conftest import WEIGHTS
-from tests.studies.test_page import ALL, measured
+from tests.studies.toy import ALL, WEIGHTS, measured
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.reporting.inputs import Augmented, DataFacts, Output, Predictions, ReportInputs, SplitFacts
+from pipeline.studies.summary import summarize
+from tests.studies.toy import ALL, STUDY
 
 MEASURES = ("rmse", "rmse_log", "abs_rel", "sq_rel", "log10", "silog", "delta1", "delta2", "delta3")
 PROTOCOLS = ("full", "eigen", "densedepth")
@@ -179,6 +181,7 @@ RICH = replace(
     per_image=tested(0.56),
     committed_params={"seed": 0, "loss": {"ssim_weight": 0.5}},
     outputs=[Output("fetch", "data/raw", "ab12.dir")],
+    studies=[summarize(STUDY, ALL)],
 )
 """With everything that a report can show."""
 

@@ -8,23 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.studies.toy import PARAMS, WEIGHTS
 from tests.sweeps.conftest import toy
 from tests.tracking.toy import Toy
 
 __all__ = ["toy"]
-PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
-
-WEIGHTS = """
-title: Weights
-question: Which weight?
-common: {fetch.source: nyu_v2, train.epochs: 3}
-seeds: [7]
-against: heavy
-plot: {x: loss.ssim_weight}
-variants:
-  - {name: light, idea: Less of it., expectation: Better., overrides: {loss.ssim_weight: 0.25}}
-  - {name: heavy, overrides: {loss.ssim_weight: 0.75}}
-"""
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import yaml
 from pipeline.cli import main
 from pipeline.errors import PipelineError
 from pipeline.studies.declaration import overridden, read_studies, read_study, refuse_wrong_parameters
-from tests.studies.conftest import PARAMS, WEIGHTS
+from tests.studies.toy import PARAMS, WEIGHTS
 
 DEFAULTS: dict[str, Any] = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
 STUDIES = PARAMS.parent / "studies"
