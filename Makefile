@@ -7,7 +7,7 @@ BENCHMARK_READY := $(VENV)/.ready-benchmark
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro nyu sweep studies ui bench test test-server soak lint format clean
+.PHONY: help setup repro nyu original sweep studies ui bench test test-server soak lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,8 +18,12 @@ repro: .git $(READY) ## run the pipeline: fetch, preprocess, train, evaluate, re
 	@dvc repro
 
 nyu: .git $(READY) ## train on the official NYU Depth v2 file, downloaded first (2.97 GB)
-	@dvc exp run -S fetch.source=nyu_v2 -S augment.at=step -S train.epochs=60 \
-	  -S train.learning_rate=0.0005 -S train.schedule=onecycle -S train.weight_decay=0.01 -S train.ema_decay=0.99
+	@dvc exp run -S fetch.source=nyu_v2 -S train.epochs=400 -S train.ema_decay=0.998
+
+original: .git $(READY) ## the original recipe on the same: MSE + SSIM, Adam at 1e-4, flips and noise
+	@dvc exp run -S fetch.source=nyu_v2 -S augment.at=shards -S augment.zoom=1.0 -S augment.colour=0.0 \
+	  -S network.width=16 -S network.attention=0 -S loss.error=mse -S loss.ssim_weight=0.5 \
+	  -S train.learning_rate=0.0001 -S train.schedule=constant -S train.weight_decay=0.0 -S train.ema_decay=0.0
 
 sweep: .git $(READY) ## compare five weights of the loss, two trainings at a time
 	@depth sweep -S 'loss.ssim_weight=0.1,0.3,0.5,0.7,0.9' --name ssim-weight --jobs 2

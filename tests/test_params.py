@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import operator
 import re
 from pathlib import Path
 
@@ -7,7 +9,8 @@ import pytest
 import yaml
 
 from pipeline.errors import PipelineError
-from pipeline.params import Params, load_params
+from pipeline.model.network import build_network, count_parameters
+from pipeline.params import Params, load_params, parse_params
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LINES = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
@@ -21,9 +24,29 @@ def load_edited(tmp_path: Path, pattern: str, replacement: str) -> Params:
     return load_params(path)
 
 
-def test_the_committed_parameters_are_those_of_the_original_work() -> None:
+def test_one_command_trains_by_the_original_recipe() -> None:
+    lines = re.search(r"^original:.*\n((?:\t.*\n)+)", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert lines is not None
+    content = yaml.safe_load(LINES)
+    for key, value in re.findall(r"-S (\S+)=(\S+)", lines[1]):
+        *sections, name = key.split(".")
+        section = functools.reduce(operator.getitem, sections, content)
+        assert name in section, key
+        section[name] = yaml.safe_load(value)
+    params = parse_params(content, "Makefile")
+    assert params.fetch.source == "nyu_v2"
+    assert (params.loss.error, params.loss.ssim_weight, params.loss.gradient_weight) == ("mse", 0.5, 0)
+    assert (params.train.learning_rate, params.train.batch_size, params.train.schedule) == (1e-4, 16, "constant")
+    # Plain Adam: no decay of weights, no average of them.
+    assert (params.train.weight_decay, params.train.ema_decay, params.train.gradient_clip_norm) == (0, 0, 0)
+    augment = params.augment
+    assert (augment.at, augment.copies, augment.flip, augment.noise_std) == ("shards", 1, 0.5, 0.02)
+    assert (augment.zoom, augment.colour) == (1, 0)
+    assert count_parameters(build_network(**params.network.model_dump())) == pytest.approx(500_000, rel=0.01)
+
+
+def test_the_committed_parameters_need_no_data_of_anyone() -> None:
     params = load_params(REPOSITORY / "params.yaml")
-    assert (params.train.learning_rate, params.train.batch_size) == (1e-4, 16)
     assert (params.preprocess.height, params.preprocess.width) == (120, 160)
     assert params.fetch.source == "rooms"
 
