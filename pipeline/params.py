@@ -137,6 +137,7 @@ class Loss(Section):
 
 
 class Train(Section):
+    start_from: Annotated[str, Field(min_length=1)] | None
     epochs: Count
     batch_size: Count
     learning_rate: Positive

@@ -21,7 +21,8 @@ from pipeline.data.batches import Batches
 from pipeline.data.shards import ShardSet, read_index, verify_shards
 from pipeline.environment import describe_environment
 from pipeline.errors import reported_to_user
-from pipeline.files import write_json
+from pipeline.files import sha256_of, write_json
+from pipeline.model.checkpoint import read_checkpoint_info, start_from
 from pipeline.model.losses import DepthLoss
 from pipeline.model.network import build_network
 from pipeline.params import Params, load_params
@@ -59,7 +60,11 @@ def main() -> None:
 
 def state_folder(params: Params) -> Path:
     """Where the states of this training are kept."""
-    key = stage_key("train", params, data=read_index(paths.SHARDS)["fingerprint"])
+    data = [read_index(paths.SHARDS)["fingerprint"]]
+    if params.train.start_from:
+        read_checkpoint_info(params.train.start_from)  # which says in one line if there is none
+        data.append(sha256_of(Path(params.train.start_from)))
+    key = stage_key("train", params, data=data)
     return paths.repository_root() / paths.STATE / "training" / key
 
 
@@ -86,7 +91,10 @@ def train_on_shards(
             pictures.log(journal, network, epoch.epoch, epoch.step)
 
     torch.manual_seed(params.seed)
-    network = build_network(**options).to(device)
+    network = build_network(**options)
+    if settings.start_from:
+        start_from(network, settings.start_from, options)
+    network.to(device)
     if ranks.rank == 0 and saved is None:
         pictures.log(journal, network, epoch=0, step=0)
     at_step = params.augment.at == "step"

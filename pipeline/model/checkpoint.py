@@ -68,6 +68,20 @@ def load_network(path: str | Path) -> nn.Module:
     return network.eval()
 
 
+def start_from(network: nn.Module, path: str | Path, options: Mapping[str, Any]) -> None:
+    """Give `network`, which `options` describe, the weights of a checkpoint to begin with.
+
+    Raises `PipelineError` if the file is missing or damaged, or is of another network.
+    """
+    path = Path(path)
+    theirs = read_checkpoint_info(path)
+    described = {"architecture": theirs.architecture, **theirs.options}
+    other = [f"{key} {described[key]}" for key, value in options.items() if described.get(key, value) != value]
+    if other:
+        raise PipelineError(f"train.start_from: {path} has network.{', network.'.join(other)}; set the same here")
+    network.load_state_dict(load_network(path).state_dict())
+
+
 def _opened(path: Path) -> Any:
     if not path.is_file():
         raise PipelineError(f"{path} does not exist; run the train stage first")

@@ -248,7 +248,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> LR
         peak = optimizer.param_groups[0]["lr"]
         # Without the spare step PyTorch raises on the call after the last one. Adam's momentum stays: the fused
         # optimizer takes it as a number, which a CUDA graph cannot change.
-        return OneCycleLR(optimizer, max_lr=peak, total_steps=steps + 1, pct_start=0.25, cycle_momentum=False)
+        # PyTorch divides by the steps upwards less one, so that a training of three steps goes up for two.
+        upwards = max(0.25, 2 / (steps + 1))
+        return OneCycleLR(optimizer, max_lr=peak, total_steps=steps + 1, pct_start=upwards, cycle_momentum=False)
     factors: dict[str, Callable[[int], float]] = {
         "constant": lambda _: 1.0,
         "cosine": lambda step: (1 + math.cos(math.pi * min(step / steps, 1))) / 2,

@@ -13,7 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pipeline.errors import PipelineError
-from pipeline.model.checkpoint import CheckpointInfo, load_network, read_checkpoint_info, save_checkpoint
+from pipeline.model.checkpoint import (
+    CheckpointInfo,
+    load_network,
+    read_checkpoint_info,
+    save_checkpoint,
+    start_from,
+)
 from pipeline.model.network import build_network
 
 INFO = CheckpointInfo(
@@ -142,3 +148,19 @@ def test_a_pickle_under_the_name_of_a_checkpoint_is_not_executed(tmp_path: Path)
     assert not mark.exists()
     pickle.loads(planted.read_bytes())
     assert mark.exists(), "the trap itself works"
+
+
+def test_a_network_begins_with_the_weights_of_a_checkpoint(saved: Path) -> None:
+    torch.manual_seed(1)
+    network = build_network("unet", **INFO.options)
+    start_from(network, saved, {"architecture": "unet", **INFO.options, "attention": 0})
+    for name, tensor in load_network(saved).state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor)
+
+
+def test_the_weights_of_another_network_are_refused_with_what_differs(saved: Path) -> None:
+    options = {"width": 8, "max_depth_m": 8.5}
+    with pytest.raises(
+        PipelineError, match=r"start_from: .*best.safetensors has network.width 4; set the same"
+    ):
+        start_from(build_network("unet", **options), saved, {"architecture": "unet", **options})

@@ -257,3 +257,24 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(work: Work) -> None
     output = work.run(status=1)
     assert "error: train:" in output.splitlines()[-1]
     assert "Traceback" not in output
+
+
+def test_a_training_begins_with_the_weights_that_it_is_given(work: Work) -> None:
+    work.params["train"] |= {"epochs": 1, "ema_decay": 0.0}
+    work.run()
+    first = work.weights()
+    shutil.move(work.root / "models" / "last.safetensors", work.root / "start.safetensors")
+    # Steps too small to be seen: what comes out is what went in, but for the batch statistics.
+    work.params["train"] |= {"start_from": "start.safetensors", "learning_rate": 1e-12, "weight_decay": 0.0}
+    work.params["seed"] = 5
+    work.run()
+    for name, tensor in work.weights().items():
+        if "running" not in name and "batches" not in name:
+            torch.testing.assert_close(tensor, first[name])
+
+
+def test_a_start_that_is_missing_is_named(work: Work) -> None:
+    work.params["train"]["start_from"] = "gone.safetensors"
+    output = work.run(status=1)
+    assert "error: train: gone.safetensors does not exist" in output
+    assert "Traceback" not in output

@@ -178,6 +178,11 @@ def test_onecycle_rises_for_a_quarter_of_the_steps_and_falls_to_nothing() -> Non
     assert found.index(max(found)) == 24
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_onecycle_takes_trainings_of_a_few_steps(steps: int) -> None:
+    assert max(rates("onecycle", steps, 0.5)) == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
 def test_a_schedule_moves_the_rate_and_no_other_number_of_the_optimizer(schedule: str) -> None:
     """A CUDA graph keeps those that it was made with."""
