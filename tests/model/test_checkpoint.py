@@ -160,7 +160,5 @@ def test_a_network_begins_with_the_weights_of_a_checkpoint(saved: Path) -> None:
 
 def test_the_weights_of_another_network_are_refused_with_what_differs(saved: Path) -> None:
     options = {"width": 8, "max_depth_m": 8.5}
-    with pytest.raises(
-        PipelineError, match=r"start_from: .*best.safetensors has network.width 4; set the same"
-    ):
+    with pytest.raises(PipelineError, match=r"start_from: .*best.safetensors has network.width 4; set the same"):
         start_from(build_network("unet", **options), saved, {"architecture": "unet", **options})
