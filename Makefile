@@ -4,10 +4,11 @@ VENV := .venv
 READY := $(VENV)/.ready
 SERVER_READY := $(VENV)/.ready-server
 BENCHMARK_READY := $(VENV)/.ready-benchmark
+ROOMS := models/pretrained/rooms-0.5M.safetensors
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro nyu original sweep studies ui bench test test-server soak lint format clean
+.PHONY: help setup repro nyu original rooms sweep studies ui bench test test-server soak lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +19,13 @@ repro: .git $(READY) ## run the pipeline: fetch, preprocess, train, evaluate, re
 	@dvc repro
 
 nyu: .git $(READY) ## train on the official NYU Depth v2 file, downloaded first (2.97 GB)
-	@dvc exp run -S fetch.source=nyu_v2 -S train.epochs=400 -S train.ema_decay=0.998
+	@dvc exp run -S fetch.source=nyu_v2 -S train.start_from=$(ROOMS) -S train.epochs=250 -S train.ema_decay=0.998 \
+	  -S augment.zoom=1.5 -S augment.colour=0.7
+
+rooms: .git $(READY) ## make the weights that training on NYU begins with anew: 2500 rendered rooms
+	@dvc exp run -S fetch.rooms.frames=2500 -S fetch.rooms.frames_per_scene=2 -S fetch.rooms.seed=1 \
+	  -S fetch.rooms.test_fraction=0.05 -S preprocess.val_fraction=0.05 -S train.epochs=16
+	@mkdir -p $(dir $(ROOMS)) && cp -L models/best.safetensors $(ROOMS)
 
 original: .git $(READY) ## the original recipe on the same: MSE + SSIM, Adam at 1e-4, flips and noise
 	@dvc exp run -S fetch.source=nyu_v2 -S augment.at=shards -S augment.zoom=1.0 -S augment.colour=0.0 \

@@ -26,7 +26,7 @@ from benchmarks import rooms
 from benchmarks.entries import Entry
 from benchmarks.loader import Drawn, ImageFiles
 from benchmarks.loader import Sizes as ImageSizes
-from benchmarks.noise import ROOT, inside, make_working_copy
+from benchmarks.noise import ROOT, inside, make_working_copy, original
 from pipeline import paths
 from pipeline.data.augment import Augmentation
 from pipeline.data.chunks import inflate
@@ -36,7 +36,7 @@ from pipeline.data.shards import write_shards
 from pipeline.data.source import describe_source
 from pipeline.data.splits import carve_validation
 from pipeline.errors import PipelineError
-from pipeline.params import Params, load_params
+from pipeline.params import Params
 
 READ_LIMIT, FRAMES_LIMIT, PREPROCESS_LIMIT = 2.2, 7.0, 1.4
 PEAK_LIMIT_MB, GROWTH_LIMIT = 700.0, 5.0
@@ -63,7 +63,7 @@ class Sizes:
 
 def measure(quick: bool) -> list[Entry]:
     sizes = Sizes(4, 8, 16, 1) if quick else Sizes(48, 250, 1000, 3)
-    params = load_params(paths.repository_root() / paths.PARAMS)
+    params = original()
     with TemporaryDirectory(prefix="depth-bench-") as name:
         folder = Path(name)
         frames, kind = _distinct_frames(folder, sizes.distinct)

@@ -14,10 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.entries import Entry
-from benchmarks.noise import changed, inside, make_working_copy
+from benchmarks.noise import changed, inside, make_working_copy, original
 from benchmarks.step import LoopTimer
-from pipeline import paths
-from pipeline.params import load_params
 from pipeline.training.device import choose_device
 
 LIMIT_S = 10.0
@@ -31,7 +29,7 @@ def measure(quick: bool) -> list[Entry]:
         print("gpu100: not measured, PyTorch sees no GPU")
         return []
     epochs = 2 if quick else EPOCHS
-    params = changed(load_params(paths.repository_root() / paths.PARAMS), preprocess=SIZE, train={"epochs": epochs})
+    params = changed(original(), preprocess=SIZE, train={"epochs": epochs})
     with TemporaryDirectory(prefix="depth-bench-") as folder, inside(Path(folder) / "repository") as work:
         make_working_copy(work, params, FRAMES, 0)
         timer = LoopTimer(params)

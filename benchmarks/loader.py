@@ -24,13 +24,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.entries import Entry
-from pipeline import paths
+from benchmarks.noise import original
 from pipeline.data.batches import Batches
 from pipeline.data.frames import Frames
 from pipeline.data.shards import ShardSet, write_shards
 from pipeline.model.losses import DepthLoss
 from pipeline.model.network import build_network
-from pipeline.params import Params, load_params
+from pipeline.params import Params
 from pipeline.training.device import choose_bf16, choose_device
 from pipeline.training.distributed import Ranks
 from pipeline.training.step import Step
@@ -52,7 +52,7 @@ class Sizes:
 
 def measure(quick: bool) -> list[Entry]:
     """How many times as many frames a second."""
-    params = load_params(paths.repository_root() / paths.PARAMS)
+    params = original()
     size = (params.preprocess.height, params.preprocess.width)
     sizes = Sizes((64, 96), (32, 64), 8, 1) if quick else Sizes((480, 640), size, 320, 5)
     device = choose_device("auto")
@@ -200,7 +200,7 @@ class _Training:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._step = Step(
             network,
-            DepthLoss(params.loss.ssim_weight),
+            DepthLoss(**params.loss.model_dump()),
             torch.optim.AdamW(network.parameters(), lr=params.train.learning_rate, fused=True),
             average=None,
             ranks=Ranks(),

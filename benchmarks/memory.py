@@ -18,14 +18,12 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks.entries import Entry
-from benchmarks.noise import ROOT, NoiseFrames
-from pipeline import paths
+from benchmarks.noise import ROOT, NoiseFrames, original
 from pipeline.data.batches import Batches
 from pipeline.data.shards import ShardSet, write_shards
 from pipeline.errors import PipelineError
 from pipeline.model.losses import DepthLoss
 from pipeline.model.network import build_network
-from pipeline.params import load_params
 
 STREAMING_LIMIT = 2.0
 """Per cent: what two equal processes differ by."""
@@ -106,10 +104,10 @@ def _peak_mb(shards: Path, resident: str, steps: int) -> float:
 
 def main() -> None:
     folder, resident, steps = sys.argv[1:]
-    params = load_params(paths.PARAMS)
+    params = original()
     network = build_network(**params.network.model_dump())
     optimizer = torch.optim.AdamW(network.parameters(), lr=params.train.learning_rate)
-    loss = DepthLoss(params.loss.ssim_weight)
+    loss = DepthLoss(**params.loss.model_dump())
     batches = Batches(
         ShardSet(folder, "train"),
         params.train.batch_size,

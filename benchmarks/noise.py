@@ -13,7 +13,7 @@ import yaml
 from pipeline import paths
 from pipeline.data.frames import Frames
 from pipeline.data.shards import write_shards
-from pipeline.params import Params
+from pipeline.params import Params, load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,6 +70,28 @@ def changed(params: Params, **sections: Mapping[str, object]) -> Params:
     for section, keys in sections.items():
         content[section] |= keys
     return Params.model_validate(content)
+
+
+def original() -> Params:
+    """The committed parameters with the original recipe, by which all these figures are measured.
+
+    So they stay comparable when the default recipe changes, and the loop is compared with a step that does the
+    same: nothing is augmented at a step or averaged after it.
+    """
+    return changed(
+        load_params(paths.repository_root() / paths.PARAMS),
+        augment={"at": "shards", "zoom": 1.0, "colour": 0.0},
+        network={"width": 16, "attention": 0},
+        loss={"error": "mse", "ssim_weight": 0.5},
+        train={
+            "epochs": 20,
+            "learning_rate": 0.0001,
+            "schedule": "cosine",
+            "weight_decay": 0.0,
+            "ema_decay": 0.0,
+            "start_from": None,
+        },
+    )
 
 
 @contextlib.contextmanager

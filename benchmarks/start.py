@@ -15,10 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.entries import Entry
-from benchmarks.noise import changed, inside, make_working_copy, smallest
-from pipeline import paths
+from benchmarks.noise import changed, inside, make_working_copy, original, smallest
 from pipeline.errors import PipelineError
-from pipeline.params import Params, load_params
+from pipeline.params import Params
 from pipeline.tracking.store import experiment_id, open_store
 from pipeline.training.device import choose_device
 
@@ -27,7 +26,7 @@ STARTS = 7
 
 
 def measure(quick: bool) -> list[Entry]:
-    params = load_params(paths.repository_root() / paths.PARAMS)
+    params = original()
     params = smallest(params) if quick else params
     params = changed(params, train={"epochs": 1}, tracking={"log_every_steps": 1})
     with TemporaryDirectory(prefix="depth-bench-") as folder, inside(Path(folder) / "repository") as work:

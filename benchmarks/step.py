@@ -16,13 +16,13 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks.entries import Entry
-from benchmarks.noise import changed, inside, make_working_copy, smallest
+from benchmarks.noise import changed, inside, make_working_copy, original, smallest
 from pipeline import paths
 from pipeline.data.batches import Batches
 from pipeline.data.shards import ShardSet
 from pipeline.model.losses import DepthLoss
 from pipeline.model.network import build_network
-from pipeline.params import Params, load_params
+from pipeline.params import Params
 from pipeline.tracking import stage_run
 from pipeline.tracking.store import open_store
 from pipeline.training.device import choose_bf16, choose_device
@@ -44,7 +44,7 @@ PAIRS = 5
 
 def measure(quick: bool) -> list[Entry]:
     """Share of the fastest possible speed, at two sizes of the frames."""
-    params = load_params(paths.repository_root() / paths.PARAMS)
+    params = original()
     if quick:
         return [_measure(smallest(params), (32, 64), steps=4, epochs=2, pairs=1)]
     device = choose_device("auto").type
@@ -111,7 +111,7 @@ class LoopTimer:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         step = Step(
             network,
-            DepthLoss(self._params.loss.ssim_weight),
+            DepthLoss(**self._params.loss.model_dump()),
             torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, fused=True),
             average=None,
             ranks=Ranks(),

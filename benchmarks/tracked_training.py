@@ -128,7 +128,7 @@ class _Training:
         with Recorder(journal, files.write) as recorder:
             train(
                 network,
-                DepthLoss(params.loss.ssim_weight),
+                DepthLoss(**params.loss.model_dump()),
                 Batches(self.train, settings.batch_size, self.device, shuffle_seed=params.seed),
                 Batches(self.val, settings.batch_size, self.device),
                 TrainingOptions(
@@ -151,7 +151,7 @@ class _Training:
         network = build_network(**self._params.network.model_dump())
         optimizer = torch.optim.AdamW(network.parameters())
         rgb, depth_m = next(iter(Batches(self.train, self._params.train.batch_size, self.device).epoch()))
-        DepthLoss(self._params.loss.ssim_weight)(network(rgb), depth_m, depth_m > 0)["total"].backward()
+        DepthLoss(**self._params.loss.model_dump())(network(rgb), depth_m, depth_m > 0)["total"].backward()
         optimizer.step()
 
 

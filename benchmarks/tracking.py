@@ -39,11 +39,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.entries import Entry
-from benchmarks.noise import ROOT, make_working_copy, smallest
+from benchmarks.noise import ROOT, make_working_copy, original, smallest
 from benchmarks.tracked_training import PICTURE_EVERY
-from pipeline import paths
 from pipeline.errors import PipelineError
-from pipeline.params import load_params
 from pipeline.tracking.pictures import MOMENTS
 from pipeline.ui import answers, mlflow_server
 
@@ -69,7 +67,7 @@ class Sizes:
 
 def measure(quick: bool) -> list[Entry]:
     """Shares and ratios over SQLite and over HTTP."""
-    params = load_params(paths.repository_root() / paths.PARAMS)
+    params = original()
     sizes = Sizes(TRAIN_FRAMES, VAL_FRAMES, EPOCHS, PAIRS, STARTS)
     if quick:
         params, sizes = smallest(params), Sizes(12, 2, 2, 0, 1)

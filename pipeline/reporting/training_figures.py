@@ -10,8 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.reporting.style import FONT_PT, LIGHT, Theme, chart, from_zero, label_y, legend
+from pipeline.reporting.style import CHART_PX, FONT_PT, LIGHT, Theme, chart, from_zero, label_y, legend
 
+TERMS = {
+    "loss_silog": "Of logarithms (no unit)",
+    "loss_mse": "MSE (m²)",
+    "loss_ssim": "(1 – SSIM) / 2 (no unit)",
+    "loss_gradient": "Gradient (m)",
+}
+"""Of the loss, by their columns."""
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -26,16 +33,14 @@ def loss_total_figure(history: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
 
 
 def loss_components_figure(history: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
-    """The two terms of the loss, unweighted, one above the other since their units differ."""
-    figure, (mse, ssim) = chart(theme, rows=2)
-    for axes, column, label in (
-        (mse, "loss_mse", "MSE (m²)"),
-        (ssim, "loss_ssim", "(1 – SSIM) / 2 (no unit)"),
-    ):
+    """The terms that were computed, unweighted, one above the other since their units differ."""
+    terms = {column: label for column, label in TERMS.items() if f"train_{column}" in history}
+    figure, panels = chart(theme, rows=len(terms), height_px=CHART_PX[1] * max(len(terms), 2) // 2)
+    for axes, (column, label) in zip(panels, terms.items(), strict=True):
         epoch_curves(axes, history, column, theme)
         label_y(axes, label, theme)
-    legend(mse, theme)
-    label_epochs(ssim, history)
+    legend(panels[0], theme)
+    label_epochs(panels[-1], history)
     return figure
 
 

@@ -50,3 +50,11 @@ def test_the_marked_epoch_is_the_one_of_lowest_validation_rmse() -> None:
 def test_there_is_no_best_epoch_without_validation() -> None:
     assert training_figures.best_epoch(history(3, validation=False)) is None
     assert training_figures.best_epoch(history(3).assign(val_rmse=np.nan)) is None
+
+
+def test_every_term_that_was_computed_has_a_panel_and_no_other() -> None:
+    table = history(5)
+    assert len(training_figures.loss_components_figure(table).axes) == 2
+    figure = training_figures.loss_components_figure(table.assign(train_loss_silog=0.2, val_loss_silog=0.3))
+    assert figure.axes[0].get_ylabel() == "Of logarithms (no unit)"
+    assert len(figure.axes) == 3
