@@ -8,7 +8,7 @@ ROOMS := models/pretrained/rooms-0.5M.safetensors
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro nyu original rooms sweep studies ui bench test test-server soak lint format clean
+.PHONY: help setup repro nyu original rooms pretrained sweep studies ui bench test test-server soak lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ original: .git $(READY) ## the original recipe on the same: MSE + SSIM, Adam at 
 	@dvc exp run -S fetch.source=nyu_v2 -S augment.at=shards -S augment.zoom=1.0 -S augment.colour=0.0 \
 	  -S network.width=16 -S network.attention=0 -S loss.error=mse -S loss.ssim_weight=0.5 \
 	  -S train.learning_rate=0.0001 -S train.schedule=constant -S train.weight_decay=0.0 -S train.ema_decay=0.0
+
+pretrained: .git $(READY) ## keep the weights of the finished NYU training in models/pretrained, for git
+	@python -m pipeline.export.pretrained
 
 sweep: .git $(READY) ## compare five weights of the loss, two trainings at a time
 	@depth sweep -S 'loss.ssim_weight=0.1,0.3,0.5,0.7,0.9' --name ssim-weight --jobs 2

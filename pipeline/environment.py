@@ -22,6 +22,9 @@ NOT_BY_HAND = (
     paths.STUDIES,
     paths.EXPERIMENTS_PAGE,
     paths.STUDY_PLOTS,
+    paths.PRETRAINED,
+    paths.PRETRAINED_FACTS,
+    paths.PRETRAINED_CARD,
 )
 """Tracked files that the program changes: an experiment's parameters, which are told elsewhere, and results."""
 PACKAGES = ("torch", "numpy", "h5py", "safetensors", "mlflow", "dvc")

@@ -26,6 +26,11 @@ BEST_CHECKPOINT = Path("models/best.safetensors")
 LAST_CHECKPOINT = Path("models/last.safetensors")
 RUN = Path("models/run.json")
 
+PRETRAINED = Path("models/pretrained/nyu-0.5M.safetensors")
+"""No stage writes it: it is committed, and used where nothing was trained. `make pretrained` makes it anew."""
+PRETRAINED_FACTS = PRETRAINED.with_suffix(".json")
+PRETRAINED_CARD = PRETRAINED.with_name("README.md")
+
 HISTORY = Path("reports/train/history.csv")
 
 METRICS = Path("reports/evaluate/metrics.json")
@@ -61,3 +66,8 @@ def repository_root() -> Path:
         return Path(os.environ["DVC_ROOT"]).resolve()
     here = Path.cwd().resolve()
     return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)
+
+
+def code_root() -> Path:
+    """The root of the repository whose code runs, wherever the user is. An installed wheel has none around it."""
+    return Path(__file__).resolve().parents[1]

@@ -33,12 +33,14 @@ def test_a_tracked_file_that_a_person_changed_makes_the_tree_dirty_and_results_d
         if isinstance(out, dict)
     ]
     kept = [name for out in outs for name in out if not out[name]["cache"]]
+    pretrained = [f"models/pretrained/{name}" for name in ("nyu-0.5M.safetensors", "nyu-0.5M.json", "README.md")]
     written = [
         "params.yaml",
         "dvc.lock",
         "reports/benchmarks.json",
         "reports/studies.json",
         "docs/experiments.md",
+        *pretrained,
         *kept,
     ]
     for name in ("code.py", "docs/params.yaml", *written):
@@ -50,7 +52,7 @@ def test_a_tracked_file_that_a_person_changed_makes_the_tree_dirty_and_results_d
     assert describe_environment("cpu")["git_dirty"] == "false"
     for name in written:
         Path(name).write_text("2")
-    assert len(written) == 11
+    assert len(written) == 14
     assert describe_environment("cpu")["git_dirty"] == "false"
     Path("code.py").write_text("2")
     assert describe_environment("cpu")["git_dirty"] == "true"

@@ -53,9 +53,9 @@ def export(options: argparse.Namespace) -> None:
     from pipeline.export.metadata import describe
     from pipeline.files import written_whole
     from pipeline.model.checkpoint import load_network, read_checkpoint_info
-    from pipeline.prediction.models import checkpoint_file
+    from pipeline.prediction.models import checkpoint_file, chosen_model
 
-    with checkpoint_file(options.model) as path:
+    with checkpoint_file(chosen_model(options.model)) as path:
         network, info = load_network(path), read_checkpoint_info(path)
     max_depth_m = info.options["max_depth_m"]
     write, run = WRITERS_AND_RUNNERS[options.format]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -11,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import paths
 from pipeline.errors import PipelineError
+from pipeline.prediction.models import DEFAULT_HELP
 from pipeline.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -39,13 +38,12 @@ exit status is then 1.
 """
 MODEL_HELP = (
     "checkpoint file; models:/NAME@ALIAS or models:/NAME/VERSION of MLflow's registry; or the id or name of a run, "
-    "as of the DVC experiment that it belongs to (default: %(default)s)"
+    f"as of the DVC experiment that it belongs to (default: {DEFAULT_HELP})"
 )
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    best = os.path.relpath(paths.repository_root() / paths.BEST_CHECKPOINT)
-    parser.add_argument("--model", default=best, metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:

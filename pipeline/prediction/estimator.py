@@ -13,14 +13,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipeline import paths
 from pipeline.data.pixels import resize_rgb, to_unit_rgb
 from pipeline.errors import PipelineError
 from pipeline.evaluation.predictor import network_predictor
 from pipeline.model.checkpoint import load_network, read_checkpoint_info
 from pipeline.model.network import count_parameters
 from pipeline.prediction.images import Photo, as_rgb, read_photo
-from pipeline.prediction.models import checkpoint_file
+from pipeline.prediction.models import checkpoint_file, chosen_model
 from pipeline.training.device import choose_device
 
 BATCH = 16
@@ -31,7 +30,7 @@ class DepthEstimator:
     """Predicts the distance from the camera's plane, in metres, for images of any size.
 
     >>> from pipeline import DepthEstimator
-    >>> estimator = DepthEstimator("models/best.safetensors")
+    >>> estimator = DepthEstimator()
     >>> depth_m = estimator("photo.jpg")
     >>> depth_m.shape, depth_m.dtype
     ((48, 64), dtype('float32'))
@@ -42,11 +41,10 @@ class DepthEstimator:
     [(48, 64), (30, 40)]
     """
 
-    def __init__(
-        self, model: str | Path = paths.BEST_CHECKPOINT, *, device: str = "auto", batch_size: int = BATCH
-    ) -> None:
+    def __init__(self, model: str | Path | None = None, *, device: str = "auto", batch_size: int = BATCH) -> None:
         """model: a checkpoint's file, `models:/NAME@ALIAS` or `models:/NAME/VERSION` of MLflow's registry, or the
-        id or name of an MLflow run. device: auto, cpu or cuda. batch_size: how many images are predicted at once.
+        id or name of an MLflow run; None for what was trained in the repository, or else the weights that come
+        with it. device: auto, cpu or cuda. batch_size: how many images are predicted at once.
 
         Raises `PipelineError` if the model is not there or no checkpoint of this project. Nothing in it is
         executed.
@@ -58,6 +56,7 @@ class DepthEstimator:
         if batch_size < 1:
             raise PipelineError(f"a batch of {batch_size} images is none; choose a batch size of 1 or more")
         self.device = choose_device(device)
+        model = chosen_model(model)
         with checkpoint_file(model) as path:
             network, self.info = load_network(path), read_checkpoint_info(path)
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -69,6 +68,7 @@ class DepthEstimator:
             "parameters": count_parameters(network),
             "input_size": list(self.info.input_size),
             "trained_on": self.info.trained_on,
+            "data_source": self.info.source,
             "epoch": self.info.epoch,
             "val_rmse_m": self.info.val_rmse,
             "data_fingerprint": self.info.data_fingerprint,

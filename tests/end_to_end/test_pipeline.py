@@ -205,3 +205,17 @@ def test_real_frames_go_through_the_whole_pipeline(tmp_path: Path) -> None:
     # The mean of 16 real depth maps is 0.9 to 1.6 m off; a reader that mixed up axes or units would not be.
     assert 0.7 < metrics["baseline_mean_map"]["full"]["rmse"] < 1.8
     assert (clone.root / "reports/report.html").stat().st_size < 5_000_000
+    clone.run("python", "-m", "pipeline.export.pretrained")
+    weights = clone.root / "models/best.safetensors"
+    assert (clone.root / "models/pretrained/nyu-0.5M.safetensors").read_bytes() == weights.read_bytes()
+    facts = clone.json("models/pretrained/nyu-0.5M.json")
+    assert facts["figures"][0]["rmse"] == pytest.approx(metrics["full"]["rmse"])
+    assert (facts["train_frames"] + facts["validation_frames"], facts["test"]["frames"]) == (16, 8)
+    assert (facts["command"], facts["test"]["raw_depth_is_filled"]) == ("dvc repro", True)
+    assert str(tmp_path) not in json.dumps(facts)
+
+
+def test_weights_of_rendered_rooms_do_not_become_those_of_nyu(clone: Clone) -> None:
+    said = clone.run("python", "-m", "pipeline.export.pretrained", status=1)
+    assert said.startswith("error: make pretrained: models/best.safetensors was trained with fetch.source rooms;")
+    assert said.count("\n") == 1

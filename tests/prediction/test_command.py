@@ -165,7 +165,6 @@ def test_another_checkpoint_is_taken_by_its_name(work: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["photos/attic.png"], "models/best.safetensors does not exist; run the train stage"),
         (["nowhere.jpg"], "nowhere.jpg does not exist"),
         (["photos/attic.png", "--model", "no-such-run"], "no-such-run is no file, and there is no MLflow store at"),
         (["photos/attic.png", "--out", "photos/kitchen.jpg"], "photos/kitchen.jpg is a file; name a folder"),
@@ -174,7 +173,6 @@ def test_another_checkpoint_is_taken_by_its_name(work: Path) -> None:
 def test_what_cannot_begin_is_said_in_one_line_and_writes_nothing(
     work: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("models/best.safetensors").unlink()
     assert failure("predict", "--out", "depth", *arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
