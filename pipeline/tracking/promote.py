@@ -9,7 +9,7 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.entities import Run as StoredRun
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from pipeline import paths
@@ -20,9 +20,8 @@ from pipeline.evaluation.protocols import PROTOCOLS
 from pipeline.files import locked, read_json, sha256_of
 from pipeline.model.checkpoint import CheckpointInfo, load_network, read_checkpoint_info
 from pipeline.tracking import registry
-from pipeline.tracking.checkpoints import run_id_of
-from pipeline.tracking.records import ARTIFACTS
 from pipeline.tracking.store import first_line, open_store, search_runs, shown_uri, store_is_missing, told
+from pipeline.tracking.stored_runs import StoredRun, find_run
 from pipeline.tracking.table import JUDGED_BY
 
 TAGGED = ("rmse", "abs_rel", "delta1")
@@ -154,15 +153,15 @@ def promote(run: str | None, protocol: str, force: bool) -> Verdict:
         return Verdict(protocol, scored, number, not same, wins, before, comparison, not_compared)
 
 
-def _named(client: mlflow.MlflowClient, name: str) -> StoredRun:
+def _named(client: mlflow.MlflowClient, name: str) -> Run:
+    found = find_run(client, name)
+    if found is None:
+        raise PipelineError(f"MLflow at {shown_uri()} has no run whose id or name is {name}")
     with told():
-        run_id = run_id_of(client, name)
-        if run_id is None:
-            raise PipelineError(f"MLflow at {shown_uri()} has no run whose id or name is {name}")
-        return client.get_run(run_id)
+        return client.get_run(found.run_id)
 
 
-def _of_workspace(client: mlflow.MlflowClient) -> StoredRun:
+def _of_workspace(client: mlflow.MlflowClient) -> Run:
     """Of the run that trained the weights in the workspace and those that only evaluated them, the newest."""
     path = paths.repository_root() / paths.RUN
     if not path.is_file():
@@ -184,13 +183,14 @@ def _of_workspace(client: mlflow.MlflowClient) -> StoredRun:
     return max(evaluated, key=lambda run: run.info.start_time)
 
 
-def _candidate(client: mlflow.MlflowClient, run: StoredRun, folder: Path) -> tuple[Scored, Path, CheckpointInfo]:
+def _candidate(client: mlflow.MlflowClient, run: Run, folder: Path) -> tuple[Scored, Path, CheckpointInfo]:
     """The run's scores and its best checkpoint, which is one that can be loaded and that was scored."""
     name = run.info.run_name
     if run.info.status != "FINISHED":
         raise PipelineError(f"run {name} is {run.info.status}; only a finished one can be promoted")
-    scored = _scored(client, run, folder)
-    checkpoint = _artifact(client, run, "train", paths.BEST_CHECKPOINT, folder)
+    stored = StoredRun.of(run, client)
+    scored = _scored(stored, folder)
+    checkpoint = stored.needed(paths.BEST_CHECKPOINT, folder / stored.run_id)
     load_network(checkpoint)
     info = read_checkpoint_info(checkpoint)
     if scored.metrics.get("checkpoint_epoch") != info.epoch:
@@ -201,24 +201,11 @@ def _candidate(client: mlflow.MlflowClient, run: StoredRun, folder: Path) -> tup
     return scored, checkpoint, info
 
 
-def _scored(client: mlflow.MlflowClient, run: StoredRun, folder: Path) -> Scored:
-    metrics = read_json(_artifact(client, run, "evaluate", paths.METRICS, folder))
-    per_image = pd.read_csv(_artifact(client, run, "evaluate", paths.PER_IMAGE, folder), dtype={"frame": str})
-    return Scored(run.info.run_id, run.info.run_name, metrics, per_image)
-
-
-def _artifact(client: mlflow.MlflowClient, run: StoredRun, stage: str, path: Path, folder: Path) -> Path:
-    """A copy of what a stage left in the run."""
-    place = dict(ARTIFACTS[stage])[path]
-    artifact = f"{place}/{path.name}" if place else path.name
-    own = folder / run.info.run_id
-    own.mkdir(exist_ok=True)
-    try:
-        return Path(client.download_artifacts(run.info.run_id, artifact, str(own)))
-    except Exception as error:  # every kind of artifact store has its own
-        raise PipelineError(
-            f"run {run.info.run_name} has no {artifact}, which its {stage} stage leaves: {first_line(error)}"
-        ) from error
+def _scored(run: StoredRun, folder: Path) -> Scored:
+    own = folder / run.run_id
+    metrics = read_json(run.needed(paths.METRICS, own))
+    per_image = pd.read_csv(run.needed(paths.PER_IMAGE, own), dtype={"frame": str})
+    return Scored(run.run_id, run.name, metrics, per_image)
 
 
 def _check_unseen(scored: Scored) -> None:
@@ -236,7 +223,7 @@ def _compare(
     place = f"the champion, version {version.version}"
     run_id = version.tags.get("run_id", version.run_id)
     try:
-        champion = _scored(client, client.get_run(run_id), folder)
+        champion = _scored(StoredRun.of(client.get_run(run_id), client), folder)
         _check_unseen(champion)
     except (MlflowException, PipelineError) as error:
         raise PipelineError(

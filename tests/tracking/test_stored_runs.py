@@ -62,6 +62,9 @@ def test_of_several_runs_of_a_name_it_is_the_newest_and_an_id_comes_before_a_nam
     assert [found.run_id for name in ("lark", old.run_id) if (found := runs.find(name))] == [new.run_id, old.run_id]
     assert runs.find("lar") is None
     assert sorted(runs.names) == sorted(["lark", "lark", old.run_id])
+    client.delete_run(new.run_id)
+    assert (found := runs.find("lark")) and found.run_id == old.run_id
+    assert runs.find(new.run_id) is None
 
 
 def test_without_a_store_there_are_no_runs_and_none_is_made(root: Path) -> None:
