@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline import paths
 from pipeline.errors import PipelineError
+from pipeline.files import parse_yaml
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -194,7 +195,7 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def load_params(path: Path = paths.PARAMS) -> Params:
     """Read and check every parameter. Raises `PipelineError` naming the first wrong key and what is allowed."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PipelineError(f"{path} does not exist here; run from the root of the repository") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -235,10 +236,7 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
         return f"{key} should be a section of keys, not {value!r}"
     if isinstance(value, dict | list):
         return f"{key}: {_lower_first(detail['msg'])}"
-    hint = ""
-    if isinstance(value, str) and detail["type"] in ("float_type", "int_type") and _is_number(value):
-        hint = f"; YAML reads {value} as text, write {float(value)!r}"
-    return f"{key} is {value!r}; {_lower_first(detail['msg']).replace('input should', 'it should')}{hint}"
+    return f"{key} is {value!r}; {_lower_first(detail['msg']).replace('input should', 'it should')}"
 
 
 def _keys_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
@@ -253,11 +251,3 @@ def _keys_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> lis
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline import paths
-from pipeline.files import sha256_of
+from pipeline.files import parse_yaml, sha256_of
 from pipeline.params import WHERE_COMPUTED, Params, flatten
 from pipeline.state import state_key
 
@@ -19,7 +17,7 @@ def stage_key(stage: str, params: Params, data: Any) -> str:
     They are those by which DVC tells whether the stage is the same, so dvc.yaml names them. data: what tells the
     stage's input from any other, as JSON.
     """
-    listed = yaml.safe_load(paths.PIPELINE.read_text(encoding="utf-8"))["stages"][stage]
+    listed = parse_yaml(paths.PIPELINE.read_text(encoding="utf-8"))["stages"][stage]
     decisive = {
         key: value
         for key, value in flatten(params.model_dump()).items()

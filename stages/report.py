@@ -16,12 +16,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from pipeline import paths
 from pipeline.environment import git
 from pipeline.errors import PipelineError, reported_to_user
-from pipeline.files import read_json, write_text, written_whole
+from pipeline.files import parse_yaml, read_json, write_text, written_whole
 from pipeline.params import flatten, load_params
 from pipeline.reporting import experiments
 from pipeline.reporting.benchmarks import read_benchmarks
@@ -124,13 +123,13 @@ def row_of_this(
 def committed_params(environment: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of the commit that trained, from which an experiment's differ; empty where it is not known."""
     text = git("show", f"{commit}:{paths.PARAMS}") if (commit := environment.get("git_commit")) else ""
-    return yaml.safe_load(text) or {}
+    return parse_yaml(text) or {}
 
 
 def locked_outputs() -> Iterator[Output]:
     """What the stages before made, with DVC's hashes: it writes them down as each stage ends."""
     try:
-        stages = (yaml.safe_load(paths.LOCK.read_text(encoding="utf-8")) or {}).get("stages", {})
+        stages = (parse_yaml(paths.LOCK.read_text(encoding="utf-8")) or {}).get("stages", {})
     except FileNotFoundError:  # a stage was started without DVC
         return
     for stage in ("fetch", "preprocess", "train", "evaluate"):

@@ -63,8 +63,8 @@ def test_the_committed_parameters_need_no_data_of_anyone() -> None:
         (r"ssim_weight: \S+", "ssim_weight: .nan", "loss.ssim_weight is nan"),
         (
             r"learning_rate: \S+",
-            "learning_rate: 1e-3",
-            "train.learning_rate is '1e-3'; it should be a valid number; YAML reads 1e-3 as text, write 0.001",
+            "learning_rate: 1-e3",
+            "train.learning_rate is '1-e3'; it should be a valid number",
         ),
         (r"source: rooms", "source: romms", "fetch.source is 'romms'; it should be 'rooms', 'nyu_v2', 'file',"),
         (r"source: rooms", "source: file", "file.labeled must name the labelled .mat file"),
@@ -94,6 +94,11 @@ def test_a_slip_is_told_in_one_line_with_the_key_and_what_is_allowed(
     with pytest.raises(PipelineError) as error:
         load_edited(tmp_path, pattern, replacement)
     assert expected in " ".join(str(error.value).split())
+
+
+@pytest.mark.parametrize(("text", "value"), [("5e-05", 5e-5), ("1e-3", 1e-3), ("1.5E-3", 1.5e-3), ("1E+0", 1.0)])
+def test_numbers_may_be_written_as_dvc_writes_them(tmp_path: Path, text: str, value: float) -> None:
+    assert load_edited(tmp_path, r"learning_rate: \S+", f"learning_rate: {text}").train.learning_rate == value
 
 
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:

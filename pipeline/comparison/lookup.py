@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import pandas as pd
-import yaml
 
 from pipeline import paths
 from pipeline.errors import PipelineError
@@ -22,7 +21,7 @@ from pipeline.experiments import (
     find_revision,
     list_experiments,
 )
-from pipeline.files import read_json
+from pipeline.files import parse_yaml, read_json
 from pipeline.reporting.compared import Evaluated
 from pipeline.reporting.inputs import Predictions
 from pipeline.reporting.verdict import HEADLINE_PROTOCOL
@@ -62,7 +61,7 @@ class Lookup:
             name,
             in_dvc,
             metrics,
-            (yaml.safe_load(params_file.read_text(encoding="utf-8")) or {}) if params_file else {},
+            (parse_yaml(params_file.read_text(encoding="utf-8")) or {}) if params_file else {},
             _table(files(paths.PER_IMAGE), dtype={"frame": str}),
             _table(files(paths.HISTORY)),
             None if (found := files(paths.PREDICTIONS)) is None else Predictions.read(found),

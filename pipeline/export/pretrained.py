@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import safe_open
 
 from pipeline import paths
@@ -25,7 +24,7 @@ from pipeline.data.splits import TRAINED_ON
 from pipeline.environment import git
 from pipeline.errors import PipelineError, reported_to_user
 from pipeline.evaluation.protocols import PROTOCOLS
-from pipeline.files import read_json, sha256_of, write_json, write_text, written_whole
+from pipeline.files import parse_yaml, read_json, sha256_of, write_json, write_text, written_whole
 from pipeline.model.checkpoint import CheckpointInfo, load_network, read_checkpoint_info
 from pipeline.model.network import count_parameters
 from pipeline.params import WHERE_COMPUTED, flatten
@@ -62,7 +61,7 @@ def _parameters_noted() -> dict[str, Any]:
     mend = "run `dvc repro` (or `dvc exp run`) to the end first"
     if not paths.LOCK.is_file():
         raise PipelineError(f"{paths.LOCK} does not exist here; {mend}, at the root of the repository")
-    stages = (yaml.safe_load(paths.LOCK.read_text(encoding="utf-8")) or {}).get("stages", {})
+    stages = (parse_yaml(paths.LOCK.read_text(encoding="utf-8")) or {}).get("stages", {})
     if missing := [stage for stage in STAGES if stage not in stages]:
         raise PipelineError(f"{paths.LOCK} notes no stage {missing[0]}; {mend}")
     made = {out["path"]: out["md5"] for stage in STAGES for out in stages[stage].get("outs", ())}
@@ -207,7 +206,7 @@ def _command(params: Mapping[str, Any]) -> str:
     committed = git("show", f"HEAD:./{paths.PARAMS}")
     if not committed:
         raise PipelineError(f"git has no commit here that holds {paths.PARAMS}; run this in a clone")
-    defaults = flatten(yaml.safe_load(committed))
+    defaults = flatten(parse_yaml(committed))
     changed = [
         f"-S {shlex.quote(f'{name}={_as_override(_for_others(value))}')}"
         for name, value in params.items()

@@ -196,7 +196,7 @@ def _run(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """A value as `dvc exp run -S` takes it: YAML reads 1e-05 as text."""
+    """A value as `dvc exp run -S` takes it, without an exponent."""
     if isinstance(value, float):
         return f"{Decimal(repr(value)):f}"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -11,6 +11,7 @@ import yaml
 
 from pipeline import paths
 from pipeline.errors import PipelineError
+from pipeline.files import parse_yaml
 from pipeline.params import WHERE_COMPUTED
 
 DESCRIPTION = """\
@@ -105,7 +106,7 @@ def machine_overrides(items: Sequence[str]) -> dict[str, Any]:
                 f"-S {item}: a recipe stands in its study's file; -S is for fetch.… and {', '.join(OF_MACHINE)}"
             )
         try:
-            found[key] = yaml.safe_load(value)
+            found[key] = parse_yaml(value)
         except yaml.YAMLError:
             raise PipelineError(f"-S {item}: {value!r} is no value of YAML") from None
     return found

@@ -27,6 +27,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline import paths
 from pipeline.errors import PipelineError
+from pipeline.files import parse_yaml
 from pipeline.params import Section, Seed, explain, flatten, parse_params
 
 Scalar = bool | int | float | str | None
@@ -113,7 +114,7 @@ def read_study(path: Path) -> Study:
     if not re.fullmatch(r"[a-z][a-z0-9_]*\.yaml", path.name):
         raise PipelineError(f"{path}: call it NAME.yaml, the name of small letters, digits and _")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PipelineError(f"{path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

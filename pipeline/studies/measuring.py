@@ -8,12 +8,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.experiments import Experiment
-from pipeline.files import read_json
+from pipeline.files import parse_yaml, read_json
 from pipeline.studies.record import Measured, Validation
 from pipeline.tracking.records import Files
 
@@ -40,7 +38,7 @@ def measure(
         epochs = [{name: float(value or "nan") for name, value in row.items()} for row in csv.DictReader(file)]
     scores = read_json(metrics)
     index_file, params_file = files(paths.SHARDS_INDEX), files(paths.PARAMS)
-    params = yaml.safe_load(params_file.read_text(encoding="utf-8")) if params_file else {}
+    params = parse_yaml(params_file.read_text(encoding="utf-8")) if params_file else {}
     environment = read_json(trained).get("environment", {}) if trained else {}
     index = read_json(index_file) if index_file else None
     return Measured(

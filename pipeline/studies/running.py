@@ -12,13 +12,11 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline import paths
 from pipeline.environment import git
 from pipeline.errors import PipelineError
 from pipeline.experiments import Experiment, files_of, list_experiments
-from pipeline.files import locked
+from pipeline.files import locked, parse_yaml
 from pipeline.studies.command import recorded
 from pipeline.studies.declaration import Study, refuse_wrong_parameters
 from pipeline.studies.measuring import measure
@@ -80,7 +78,7 @@ def committed_params(root: Path) -> dict[str, Any]:
             f"{paths.PARAMS} has changes that are not committed, which no record would tell; commit them, "
             f"or `git restore {paths.PARAMS}`"
         )
-    content: dict[str, Any] = yaml.safe_load((root / paths.PARAMS).read_text(encoding="utf-8"))
+    content: dict[str, Any] = parse_yaml((root / paths.PARAMS).read_text(encoding="utf-8"))
     return content
 
 

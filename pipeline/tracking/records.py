@@ -13,10 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline import paths
-from pipeline.files import read_json
+from pipeline.files import parse_yaml, read_json
 from pipeline.tracking.run import Run, hash_tag, stage_tag
 from pipeline.training.history import Epoch
 
@@ -190,4 +188,4 @@ def _entries(files: Files) -> dict[str, Any]:
     """What dvc.lock notes of each stage."""
     if (found := files(paths.LOCK)) is None:
         return {}
-    return dict((yaml.safe_load(found.read_text(encoding="utf-8")) or {}).get("stages", {}))
+    return dict((parse_yaml(found.read_text(encoding="utf-8")) or {}).get("stages", {}))

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlflow
-import yaml
 from mlflow.entities import Run as StoredRun
 
 from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.experiments import Experiment, list_experiments
-from pipeline.files import locked
+from pipeline.files import locked, parse_yaml
 from pipeline.params import flatten, load_params
 from pipeline.progress import progress_bar
 from pipeline.tracking.execution import Execution, is_alive
@@ -113,7 +112,7 @@ def _params(files: Files) -> dict[str, Any]:
         return {}
     with contextlib.suppress(PipelineError):
         return load_params(found).model_dump()
-    return dict(yaml.safe_load(found.read_text(encoding="utf-8")) or {})
+    return dict(parse_yaml(found.read_text(encoding="utf-8")) or {})
 
 
 def all_runs(client: mlflow.MlflowClient) -> list[StoredRun]:
