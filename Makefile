@@ -8,7 +8,7 @@ ROOMS := models/pretrained/rooms-0.5M.safetensors
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro nyu original rooms pretrained sweep studies ui bench test test-server soak lint format clean
+.PHONY: committed-params help setup repro nyu original rooms pretrained sweep studies ui bench test test-server soak lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,16 +18,16 @@ setup: $(READY) ## make the environment in .venv
 repro: .git $(READY) ## run the pipeline: fetch, preprocess, train, evaluate, report
 	@dvc repro
 
-nyu: .git $(READY) ## train on the official NYU Depth v2 file, downloaded first (2.97 GB)
+nyu: .git $(READY) committed-params ## train on the official NYU Depth v2 file, downloaded first (2.97 GB)
 	@dvc exp run -S fetch.source=nyu_v2 -S train.start_from=$(ROOMS) -S train.epochs=250 -S train.ema_decay=0.998 \
 	  -S augment.zoom=1.5 -S augment.colour=0.7
 
-rooms: .git $(READY) ## make the weights that training on NYU begins with anew: 2500 rendered rooms
+rooms: .git $(READY) committed-params ## make the weights anew that training on NYU begins with: 2500 rendered rooms (20 minutes)
 	@dvc exp run -S fetch.rooms.frames=2500 -S fetch.rooms.frames_per_scene=2 -S fetch.rooms.seed=1 \
 	  -S fetch.rooms.test_fraction=0.05 -S preprocess.val_fraction=0.05 -S train.epochs=16
 	@mkdir -p $(dir $(ROOMS)) && cp -L models/best.safetensors $(ROOMS)
 
-original: .git $(READY) ## the original recipe on the same: MSE + SSIM, Adam at 1e-4, flips and noise
+original: .git $(READY) committed-params ## train on NYU by the original recipe: MSE + SSIM, Adam at 1e-4, flips and noise
 	@dvc exp run -S fetch.source=nyu_v2 -S augment.at=shards -S augment.zoom=1.0 -S augment.colour=0.0 \
 	  -S network.width=16 -S network.attention=0 -S loss.error=mse -S loss.ssim_weight=0.5 \
 	  -S train.learning_rate=0.0001 -S train.schedule=constant -S train.weight_decay=0.0 -S train.ema_decay=0.0
@@ -65,6 +65,11 @@ format: $(READY) ## format the code
 
 clean: ## remove the environment (data, models and runs stay)
 	rm -rf $(VENV)
+
+# These recipes change some parameters and take the others as committed, not as the last experiment left them.
+committed-params:
+	@git diff --quiet HEAD -- params.yaml || { echo "error: params.yaml differs from the commit, as experiments leave it;\
+	 run: git restore params.yaml" >&2; exit 1; }
 
 # A tarball has no history, and DVC needs a commit to compare with.
 .git:

@@ -19,8 +19,9 @@ from pipeline import paths
 from pipeline.data.augment import Augmentation
 from pipeline.data.batches import Batches
 from pipeline.data.shards import ShardSet, read_index, verify_shards
+from pipeline.data.splits import TRAINED_ON
 from pipeline.environment import describe_environment
-from pipeline.errors import reported_to_user
+from pipeline.errors import PipelineError, reported_to_user
 from pipeline.files import sha256_of, write_json
 from pipeline.model.checkpoint import read_checkpoint_info, start_from
 from pipeline.model.losses import DepthLoss
@@ -60,12 +61,34 @@ def main() -> None:
 
 def state_folder(params: Params) -> Path:
     """Where the states of this training are kept."""
-    data = [read_index(paths.SHARDS)["fingerprint"]]
-    if params.train.start_from:
-        read_checkpoint_info(params.train.start_from)  # which says in one line if there is none
-        data.append(sha256_of(Path(params.train.start_from)))
+    data = [read_index(paths.SHARDS)["fingerprint"], describe_start(params.train.start_from)]
     key = stage_key("train", params, data=data)
     return paths.repository_root() / paths.STATE / "training" / key
+
+
+def describe_start(path: str | None) -> dict[str, str | None] | None:
+    """What is told of the weights to begin with; None for random ones.
+
+    Raises `PipelineError` if there is no such checkpoint, or if it has seen the test frames.
+    """
+    if path is None:
+        return None
+    if Path(path) in (paths.BEST_CHECKPOINT, paths.LAST_CHECKPOINT):
+        raise PipelineError(f"train.start_from is {path}, which this stage itself makes; copy it elsewhere first")
+    if not Path(path).is_file():
+        raise PipelineError(f"train.start_from: {path} does not exist")
+    info = read_checkpoint_info(path)
+    if info.trained_on == TRAINED_ON["all"]:
+        raise PipelineError(
+            f"train.start_from: {path} was trained on {info.trained_on}, so no score would be of unseen frames; "
+            "begin with other weights"
+        )
+    return {
+        "file": Path(path).name,
+        "sha256": sha256_of(Path(path)),
+        "source": info.source,
+        "trained_on": info.trained_on,
+    }
 
 
 def train_on_shards(
@@ -84,7 +107,9 @@ def train_on_shards(
         tracker = run
     journal = Journal(tracker)
     pictures = SamplePictures(shards["val"], shards["train"], settings.epochs, device)
-    files = OutputFiles(shards["train"], options, run.run_id) if run is not None else None
+    files = None
+    if run is not None:
+        files = OutputFiles(shards["train"], options, run.run_id, describe_start(settings.start_from))
 
     def after_epoch(epoch: Epoch, network: torch.nn.Module, is_best: bool) -> None:
         if ranks.rank == 0:

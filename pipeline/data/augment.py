@@ -144,7 +144,8 @@ class Augmentation:
         rgb, depth = flip(rgb, mirrored), flip(depth, mirrored)
         if self.zoom > 1:
             exponent, *place = (2 * draw(3) - 1).unbind(1)
-            rgb, depth = zoom(rgb, depth, self.zoom**exponent, torch.stack(place, dim=1))
+            if len(rgb):  # PyTorch samples no empty part of a batch
+                rgb, depth = zoom(rgb, depth, self.zoom**exponent, torch.stack(place, dim=1))
         if self.colour > 0:
             rgb = change_colours(rgb, 2 * draw(COLOUR_DRAWS) - 1, self.colour)
         if self.noise_std > 0:

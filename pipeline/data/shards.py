@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pipeline.data.augment import Augmentation, seed_from
 from pipeline.data.frames import Frames, FrameSource, map_slabs
-from pipeline.data.pixels import to_millimetres, to_u8, training_depth, training_rgb
+from pipeline.data.pixels import from_millimetres, to_millimetres, to_u8, training_depth, training_rgb
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, sha256_of, write_json, written_whole
 from pipeline.progress import progress_bar
@@ -261,8 +261,8 @@ def _stored(
         else:
             assert augmentation is not None
             generator = torch.Generator().manual_seed(seed_from(seed, index, copy))
-            copy_rgb, copy_mm = augmentation(rgb, depth_mm, generator)
-            yield to_u8(copy_rgb[0]), copy_mm[0]
+            copy_rgb, copy_m = augmentation(rgb, from_millimetres(depth_mm), generator)
+            yield to_u8(copy_rgb[0]), to_millimetres(copy_m[0])
 
 
 def _training_tensors(frames: Frames, size: tuple[int, int], border: int) -> tuple[Tensor, Tensor]:

@@ -65,8 +65,11 @@ def _parameters_noted() -> dict[str, Any]:
     if missing := [stage for stage in STAGES if stage not in stages]:
         raise PipelineError(f"{paths.LOCK} notes no stage {missing[0]}; {mend}")
     made = {out["path"]: out["md5"] for stage in STAGES for out in stages[stage].get("outs", ())}
-    used = {dep["path"]: dep["md5"] for dep in stages["evaluate"]["deps"]}
-    for path in (paths.BEST_CHECKPOINT, paths.RUN, paths.METRICS):
+    used = {dep["path"]: dep["md5"] for stage in ("train", "evaluate") for dep in stages[stage].get("deps", ())}
+    start = stages["train"].get("params", {}).get(paths.PARAMS.name, {}).get("train", {}).get("start_from")
+    # Of another start than that in git DVC notes nothing.
+    starts = [Path(start)] if start in used else []
+    for path in (paths.BEST_CHECKPOINT, paths.RUN, paths.METRICS, *starts):
         name = path.as_posix()
         found = hashlib.md5(path.read_bytes()).hexdigest() if path.is_file() else "no file"
         if {made.get(name), used.get(name, found)} != {found}:

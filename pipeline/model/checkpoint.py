@@ -36,6 +36,8 @@ class CheckpointInfo:
     """the MLflow run that made it"""
     source: str | None = None
     """`fetch.source` of its data; None in files from before it was kept"""
+    started_from: dict[str, str | None] | None = None
+    """`file`, `sha256`, `source` and `trained_on` of the weights that its training began with; None: random ones"""
 
 
 def save_checkpoint(path: Path, weights: Mapping[str, Tensor], info: CheckpointInfo) -> None:
@@ -75,8 +77,9 @@ def start_from(network: nn.Module, path: str | Path, options: Mapping[str, Any])
     """
     path = Path(path)
     theirs = read_checkpoint_info(path)
-    described = {"architecture": theirs.architecture, **theirs.options}
-    other = [f"{key} {described[key]}" for key, value in options.items() if described.get(key, value) != value]
+    # Files from before there was attention do not name it, and have none.
+    described = {"attention": 0, "architecture": theirs.architecture, **theirs.options}
+    other = [f"{key} {described.get(key)}" for key, value in options.items() if described.get(key) != value]
     if other:
         raise PipelineError(f"train.start_from: {path} has network.{', network.'.join(other)}; set the same here")
     network.load_state_dict(load_network(path).state_dict())

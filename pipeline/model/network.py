@@ -183,7 +183,7 @@ class GlobalContext(nn.Module):
 class Attention(nn.Module):
     """x + multi-head self-attention over all places of x (Vaswani et al. 2017), normalised first.
 
-    A learned map of places, enlarged to whatever size the features have, is added to what is compared: how far
+    A learned map of places, resized to the size of the features, is added to what is compared: how far
     away a wall is says something else of the floor below it than of the ceiling.
     """
 

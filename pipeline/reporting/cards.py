@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -122,7 +123,7 @@ def model_card(metrics: Mapping[str, Any], params: Mapping[str, Any], data: Data
             " networks, and where a rough depth is enough: ordering, coarse layout, blur, a first guess."
         ),
         limits=list(_limits(metrics, params)),
-        data=_training_data(metrics, data),
+        data=_training_data(metrics, params, data),
         facts=list(_model_facts(metrics, params)),
     )
 
@@ -151,12 +152,14 @@ def _limits(metrics: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[s
         yield "Trained on the test frames too: its scores tell nothing of new images."
 
 
-def _training_data(metrics: Mapping[str, Any], data: DataFacts | None) -> str:
+def _training_data(metrics: Mapping[str, Any], params: Mapping[str, Any], data: DataFacts | None) -> str:
     kind = kind_of(str(metrics["source"]))
     frames = ""
     if data is not None and (train := data.splits.get("train")) is not None:
         frames = f" ({train.frames} frames of {train.scenes} scenes)"
-    return f"From scratch on {kind.name}, {metrics['trained_on']}{frames}. {kind.terms}"
+    start = params.get("train", {}).get("start_from")
+    begun = f"Begun with the weights of {Path(start).name}, then trained" if start else "From scratch"
+    return f"{begun} on {kind.name}, {metrics['trained_on']}{frames}. {kind.terms}"
 
 
 def _model_facts(metrics: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.data.augment import Augmentation, seed_from
-from pipeline.data.pixels import to_u8, to_unit_rgb
+from pipeline.data.pixels import from_millimetres, to_millimetres, to_u8, to_unit_rgb
 from pipeline.data.shards import SPLITS, ShardSet
 from pipeline.reporting.inputs import Augmented, DataFacts, SplitFacts
 
@@ -87,13 +87,13 @@ def _augmented(shards: ShardSet, augment: dict[str, Any], seed: int) -> Augmente
     draw = Augmentation(**{**drawn, "flip": 1.0 if augment["flip"] > 0 else 0.0})
     generator = torch.Generator().manual_seed(seed_from(seed, 0, 1))
     rgb_u8, depth_mm = shards.rgb_u8[:1], shards.depth_mm[:1]
-    rgb, after_mm = draw(to_unit_rgb(rgb_u8), depth_mm.float(), generator)
+    rgb, after_m = draw(to_unit_rgb(rgb_u8), from_millimetres(depth_mm), generator)
     return Augmented(
         shards.frames[0].frame,
         rgb_u8[0].numpy(),
         to_u8(rgb[0]).numpy(),
         depth_mm[0].numpy(),
-        after_mm[0].round().to(depth_mm.dtype).numpy(),
+        to_millimetres(after_m[0]).numpy(),
     )
 
 

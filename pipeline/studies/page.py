@@ -30,7 +30,8 @@ DVC experiment with an MLflow run of its own. `make studies` runs whatever is mi
   and at the epoch that is best on them.
 - **Test, confirmed only**: nothing was chosen by it. Protocol `full`, per image, no flip averaging.
 - ± after a mean is the standard deviation over seeds; ± after a difference is its standard error. A difference of
-  less than twice that may be chance. Lower RMSE and AbsRel are better, higher δ1 is.
+  less than twice that may be chance, of two seeds even one of four times. A row without ± is of one seed, whose
+  spread is not known. Lower RMSE and AbsRel are better, higher δ1 is.
 """
 
 COLUMNS = ("val RMSE (m)", "difference", "test RMSE (m)", "test AbsRel", "test δ1")

@@ -127,6 +127,7 @@ def conditions(summary: Summary) -> str:
         f"{_span(result.train_frames for result in results)} training, "
         f"{_span(result.val_frames for result in results)} validation and "
         f"{_span(result.test_frames for result in results)} test frames",
+        f"fetch.source={' and '.join(sorted({str(result.source) for result in results}))}",
         " and ".join(where),
         f"commit {', '.join(sorted({result.git_commit[:7] for result in results}))}"
         f"{' with changes' if any(result.git_dirty for result in results) else ''}",
@@ -137,10 +138,10 @@ def conditions(summary: Summary) -> str:
 def short_conditions(summary: Summary) -> str:
     """For a plot, which may be shown alone."""
     results = summary.results
-    seeds = max(len(row.results) for row in summary.rows)
+    seeds = _span(len(row.results) for row in summary.rows if row.results)
     devices = {"GPU" if "gpu" in result.environment else "CPU" for result in results}
     return (
-        f"{_span(result.epochs for result in results)} epochs, {seeds} {'seed' if seeds == 1 else 'seeds'}, "
+        f"{_span(result.epochs for result in results)} epochs, {seeds} {'seed' if seeds == '1' else 'seeds'}, "
         f"{' and '.join(sorted(devices))}; test: full, per image, no flip averaging"
     )
 

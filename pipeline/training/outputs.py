@@ -20,8 +20,17 @@ from pipeline.training.recorder import Reached
 class OutputFiles:
     """Writes the checkpoints and the history. Each file once for what it holds: the best is often an old one."""
 
-    def __init__(self, shards: ShardSet, options: Mapping[str, Any], run_id: str | None) -> None:
-        """shards: the frames that are trained on. options: those of `build_network`. run_id: in MLflow."""
+    def __init__(
+        self,
+        shards: ShardSet,
+        options: Mapping[str, Any],
+        run_id: str | None,
+        started_from: dict[str, str | None] | None = None,
+    ) -> None:
+        """shards: the frames that are trained on. options: those of `build_network`. run_id: in MLflow.
+
+        started_from: as in `CheckpointInfo`.
+        """
         self._info = {
             "architecture": options["architecture"],
             "options": {key: value for key, value in options.items() if key != "architecture"},
@@ -31,6 +40,7 @@ class OutputFiles:
             "trained_on": shards.index["trained_on"],
             "run_id": run_id,
             "source": shards.index["source"],
+            "started_from": started_from,
         }
         self._written: dict[Path, int] = {}
 

@@ -170,7 +170,7 @@ def test_least_saturation_is_grey_and_tone_is_a_power() -> None:
     torch.testing.assert_close(darker, rgb**1.6487213, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(0, 2), (2, 5)])
+@pytest.mark.parametrize("size", [(0, 2), (2, 5), (3, 3)])
 def test_a_part_of_a_batch_is_zoomed_and_coloured_as_it_would_be_in_the_whole(size: tuple[int, int]) -> None:
     rgb, depth = random_frames(5, 16, 16)
     augment = Augmentation(0.5, 0.0, zoom=1.3, colour=0.8)

@@ -145,6 +145,16 @@ def test_a_noisy_copy_keeps_its_depth_and_has_the_spread_that_was_asked_for(tmp_
     assert abs(float(noise.mean())) < 0.01
 
 
+def test_a_zoomed_copy_has_depths_of_its_clean_frame_divided_by_one_factor(tmp_path: Path) -> None:
+    source = MemoryFrames()
+    source.depth_m = np.full_like(source.depth_m, 2.0)
+    write(tmp_path, source, augmentation=Augmentation(0.0, 0.0, zoom=1.3), copies=1)
+    for copy_mm in ShardSet(tmp_path, "train").depth_mm[1::2]:
+        (depth_mm,) = copy_mm[copy_mm > 0].unique().tolist()
+        assert 2000 / 1.3 - 1 <= depth_mm <= 2000 * 1.3 + 1
+        assert depth_mm != 2000
+
+
 def test_a_copy_does_not_depend_on_the_other_frames(tmp_path: Path) -> None:
     augmentation = Augmentation(flip=0.5, noise_std=0.05)
     write(tmp_path / "all", augmentation=augmentation, copies=2)

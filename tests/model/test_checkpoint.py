@@ -162,3 +162,5 @@ def test_the_weights_of_another_network_are_refused_with_what_differs(saved: Pat
     options = {"width": 8, "max_depth_m": 8.5}
     with pytest.raises(PipelineError, match=r"start_from: .*best.safetensors has network.width 4; set the same"):
         start_from(build_network("unet", **options), saved, {"architecture": "unet", **options})
+    with pytest.raises(PipelineError, match=r"network.attention 0; set the same"):
+        start_from(build_network("unet", **options, attention=1), saved, {**INFO.options, "attention": 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import resource
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from pipeline.data.splits import TRAINED_ON
+from pipeline.model.checkpoint import read_checkpoint_info, save_checkpoint
+from pipeline.model.network import build_network
 from tests.tracking.toy import clean_environment, client_of, wait_until
 from tests.training.slopes import STEPS, write_slopes
 
@@ -268,6 +273,12 @@ def test_a_training_begins_with_the_weights_that_it_is_given(work: Work) -> None
     work.params["train"] |= {"start_from": "start.safetensors", "learning_rate": 1e-12, "weight_decay": 0.0}
     work.params["seed"] = 5
     work.run()
+    assert read_checkpoint_info(work.root / "models" / "last.safetensors").started_from == {
+        "file": "start.safetensors",
+        "sha256": hashlib.sha256((work.root / "start.safetensors").read_bytes()).hexdigest(),
+        "source": "rooms",
+        "trained_on": TRAINED_ON["official"],
+    }
     for name, tensor in work.weights().items():
         if "running" not in name and "batches" not in name:
             torch.testing.assert_close(tensor, first[name])
@@ -276,5 +287,16 @@ def test_a_training_begins_with_the_weights_that_it_is_given(work: Work) -> None
 def test_a_start_that_is_missing_is_named(work: Work) -> None:
     work.params["train"]["start_from"] = "gone.safetensors"
     output = work.run(status=1)
-    assert "error: train: gone.safetensors does not exist" in output
+    assert "error: train: train.start_from: gone.safetensors does not exist" in output
+    assert "Traceback" not in output
+
+
+def test_weights_that_have_seen_the_test_frames_are_no_start(work: Work) -> None:
+    info = read_checkpoint_info(REPOSITORY / "models/pretrained/rooms-0.5M.safetensors")
+    network = build_network(info.architecture, **info.options)
+    start = work.root / "start.safetensors"
+    save_checkpoint(start, network.state_dict(), replace(info, trained_on=TRAINED_ON["all"]))
+    work.params["train"]["start_from"] = start.name
+    output = work.run(status=1)
+    assert "the test frames included, so no score would be of unseen frames" in output
     assert "Traceback" not in output

@@ -32,12 +32,16 @@ OPTIONS = TrainingOptions(
     log_every_steps=1,
 )
 
+AUGMENTATION = Augmentation(0.5, 0.02, zoom=1.2, colour=0.5)
+
 
 def first_gradients(ranks: Ranks, batches: Batches) -> dict[str, torch.Tensor]:
     """Of the mean loss over the first batch, by this rank's copy of the network."""
     torch.manual_seed(0)
     network = build_network("unet", width=4, max_depth_m=10.0).double()
-    loss = DepthLoss(0.5, mean_over_ranks=ranks.mean if ranks.world > 1 else None)
+    loss = DepthLoss(
+        0.5, error="silog", gradient_weight=0.2, mean_over_ranks=ranks.mean if ranks.world > 1 else None
+    )
     rgb, depth_m = next(iter(batches.epoch(1)))
     depth_m = torch.where(rgb[:, :1] > 0.4, 0.0, depth_m)  # missing pixels, more in some frames than in others
     shared = ranks.share(network)
@@ -48,7 +52,7 @@ def first_gradients(ranks: Ranks, batches: Batches) -> dict[str, torch.Tensor]:
 def short_training(ranks: Ranks, training: Batches, validation: Batches) -> list[Epoch]:
     torch.manual_seed(0)
     network: nn.Module = build_network("unet", width=4, max_depth_m=10.0)
-    loss = DepthLoss(0.5, mean_over_ranks=ranks.mean if ranks.world > 1 else None)
+    loss = DepthLoss(0.5, error="silog", mean_over_ranks=ranks.mean if ranks.world > 1 else None)
     return train(
         network, loss, training, validation, OPTIONS, NullTracker(), lambda *_: None, recorder=None, ranks=ranks
     )
@@ -59,9 +63,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with joined() as ranks:
         part: dict[str, Any] = {"rank": ranks.rank, "world": ranks.world}
-        training = Batches(
-            ShardSet(shards, "train"), batch, CPU, shuffle_seed=3, augmentation=Augmentation(0.5, 0.02), **part
-        )
+        training = Batches(ShardSet(shards, "train"), batch, CPU, shuffle_seed=3, augmentation=AUGMENTATION, **part)
         validation = Batches(ShardSet(shards, "val"), 2, CPU, **part)
         gradients = first_gradients(ranks, training)
         history = short_training(ranks, training, validation)
