@@ -33,7 +33,8 @@ Which weight?
 
 Common to all: `fetch.source=nyu_v2`, `train.epochs=3`.
 
-Measured: 3 epochs; seeds 0, 1, 2; 716 training, 79 validation and 215 test frames; fetch.source=file; abacus, torch 2.13.0; \
+Measured: 3 epochs; seeds 0, 1, 2; 716 training, 79 validation and 215 test frames; \
+fetch.source=file; abacus, torch 2.13.0; \
 commit 3f2a9c8.
 
 ![Weights: RMSE and δ1, a dot a seed, lines through the means](images/study-weights.png)
