@@ -65,14 +65,15 @@ def _parameters_noted() -> dict[str, Any]:
     if missing := [stage for stage in STAGES if stage not in stages]:
         raise PipelineError(f"{paths.LOCK} notes no stage {missing[0]}; {mend}")
     made = {out["path"]: out["md5"] for stage in STAGES for out in stages[stage].get("outs", ())}
-    used = {dep["path"]: dep["md5"] for stage in ("train", "evaluate") for dep in stages[stage].get("deps", ())}
+    read = {dep["path"]: dep["md5"] for stage in ("train", "evaluate") for dep in stages[stage].get("deps", ())}
     start = stages["train"].get("params", {}).get(paths.PARAMS.name, {}).get("train", {}).get("start_from")
     # Of another start than that in git DVC notes nothing.
-    starts = [Path(start)] if start in used else []
+    starts = [Path(start)] if start in read else []
     for path in (paths.BEST_CHECKPOINT, paths.RUN, paths.METRICS, *starts):
         name = path.as_posix()
         found = hashlib.md5(path.read_bytes()).hexdigest() if path.is_file() else "no file"
-        if {made.get(name), used.get(name, found)} != {found}:
+        noted = {hashes[name] for hashes in (made, read) if name in hashes}
+        if noted != {found}:
             raise PipelineError(f"{name} is not the one that {paths.LOCK} notes of weights and figures; {mend}")
     flat: dict[str, Any] = {}
     for stage in STAGES:

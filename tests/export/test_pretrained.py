@@ -331,10 +331,7 @@ def test_git_takes_what_is_pretrained_and_no_stage_deletes_it() -> None:
 
 # The weights that are committed ----------------------------------------------------------------------------
 
-needs_weights = pytest.mark.skipif(not COMMITTED.is_file(), reason=f"{paths.PRETRAINED} is not committed yet")
 
-
-@needs_weights
 def test_the_committed_weights_are_small_and_say_what_they_are() -> None:
     assert COMMITTED.stat().st_size <= 2_500_000
     assert sum(weight.numel() for weight in load_network(COMMITTED).parameters()) <= 500_000
@@ -343,7 +340,6 @@ def test_the_committed_weights_are_small_and_say_what_they_are() -> None:
     assert info.source in ("nyu_v2", "file")
 
 
-@needs_weights
 def test_the_committed_card_and_facts_are_of_the_committed_weights() -> None:
     facts = json.loads((REPOSITORY / paths.PRETRAINED_FACTS).read_text(encoding="utf-8"))
     assert facts["sha256"] == hashlib.sha256(COMMITTED.read_bytes()).hexdigest()
@@ -353,7 +349,6 @@ def test_the_committed_card_and_facts_are_of_the_committed_weights() -> None:
     assert (REPOSITORY / paths.PRETRAINED_CARD).read_text(encoding="utf-8") == card(facts)
 
 
-@needs_weights
 def test_the_committed_weights_see_near_and_far_in_a_rendered_room(frames: Path) -> None:
     with NyuFile(frames / paths.RAW_MAT) as source:
         rgb_u8 = source.read(0, 1).rgb_u8[0]
@@ -368,7 +363,6 @@ def test_the_committed_weights_see_near_and_far_in_a_rendered_room(frames: Path)
 REAL_FRAMES = REPOSITORY.parent / "shared" / "nyu"
 
 
-@needs_weights
 @pytest.mark.skipif(not REAL_FRAMES.is_dir(), reason="needs the real NYU Depth v2 frames of ../shared/nyu")
 def test_the_committed_weights_are_better_on_real_frames_than_the_best_constant() -> None:
     """On ten frames of the test split, of which the constant knows the truth."""
