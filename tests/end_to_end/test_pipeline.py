@@ -105,12 +105,12 @@ def test_the_training_is_one_finished_run_with_parameters_metrics_and_files(clon
     origin = clone.json("models/run.json")
     run = next(run for run in clone.runs() if run.info.run_id == origin["run_id"])
     assert run.info.status == "FINISHED"
-    assert run.data.params["loss.ssim_weight"] == "0.5"
+    assert run.data.params["loss.ssim_weight"] == "0.1"
     assert run.data.params["fetch.rooms.frames"] == "12"
     losses = [
         f"{part}/{name}"
         for part in ("train/loss", "train/epoch_loss", "val/loss")
-        for name in ("total", "mse", "ssim")
+        for name in ("total", "mse", "ssim", "silog")
     ]
     for name in (*losses, "val/rmse", "val/delta1", "train/learning_rate", "train/frames_per_s"):
         assert name in run.data.metrics

@@ -37,7 +37,10 @@ def test_each_variant_has_a_row_and_the_study_its_plot_in_both_themes(folder: Pa
     ]
     assert page.cells("heavy (reference)")[0][1:4] == ["0.930± 0.030", "–", "1.030± 0.030"]
     assert "protocol\n    <code>full</code>, per image, no flip averaging" in page.text
-    assert "3 epochs; seeds 0, 1, 2; 716 training, 79 validation and 215 test frames; abacus" in page.text
+    assert (
+        "3 epochs; seeds 0, 1, 2; 716 training, 79 validation and 215 test frames; fetch.source=file; abacus"
+        in page.text
+    )
     assert '<a href="#studies">Studies</a>' in page.text
     pictures = [image for image in page.images if image["alt"].startswith("Weights: RMSE")]
     assert [(image["width"], image["height"]) for image in pictures] == [("440", "340")]
