@@ -52,7 +52,7 @@ def first_gradients(ranks: Ranks, batches: Batches) -> dict[str, torch.Tensor]:
 def short_training(ranks: Ranks, training: Batches, validation: Batches) -> list[Epoch]:
     torch.manual_seed(0)
     network: nn.Module = build_network("unet", width=4, max_depth_m=10.0)
-    loss = DepthLoss(0.5, error="silog", mean_over_ranks=ranks.mean if ranks.world > 1 else None)
+    loss = DepthLoss(0.5, mean_over_ranks=ranks.mean if ranks.world > 1 else None)
     return train(
         network, loss, training, validation, OPTIONS, NullTracker(), lambda *_: None, recorder=None, ranks=ranks
     )
