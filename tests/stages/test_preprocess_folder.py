@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ SIZE = (48, 64)
 LEISURELY_S = 0.03
 """A frame of a stage that a signal must find at work, however quick the machine is."""
 
+AUGMENTATION = Augmentation(0.5, 0.02, zoom=1.2, colour=0.5)
+
 
 class Work:
     """A working copy with a fetched folder of images, in which the stage runs as DVC starts it."""
@@ -49,6 +52,7 @@ class Work:
         describe_source(raw / "source.json", "folder")
         self.params: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
         self.params["preprocess"] |= {"height": 32, "width": 64, "val_fraction": 0.0}
+        self.params["augment"] |= {"at": "shards", "copies": 1, **asdict(AUGMENTATION)}
 
     def start(self, frame_s: float = 0.0) -> subprocess.Popen[str]:
         """frame_s: seconds that a frame takes at least."""
@@ -131,7 +135,7 @@ def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
             folder,
             size=(32, 64),
             border=8,
-            augmentation=Augmentation(0.5, 0.02),
+            augmentation=AUGMENTATION,
             copies=1,
             seed=0,
             facts={"source": "folder", "split": "official", "trained_on": "official train split"},
