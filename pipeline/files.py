@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.errors import PipelineError
 
 _UMASK = os.umask(0)
@@ -129,17 +127,3 @@ def _clone(source: Path, target: Path) -> bool:
         except OSError:
             return False
     return True
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 5e-05 for text, but DVC writes the number so, by YAML 1.2."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def parse_yaml(text: str) -> Any:
-    """The content of a YAML text. Raises `yaml.YAMLError` if it is none."""
-    return yaml.load(text, _Loader)

@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from pipeline import paths
 from pipeline.errors import PipelineError
-from pipeline.files import parse_yaml
+from pipeline.yaml_text import read_yaml
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -195,11 +194,9 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def load_params(path: Path = paths.PARAMS) -> Params:
     """Read and check every parameter. Raises `PipelineError` naming the first wrong key and what is allowed."""
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError:
         raise PipelineError(f"{path} does not exist here; run from the root of the repository") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path} is not valid YAML: {error}") from error
     return parse_params(content, str(path))
 
 

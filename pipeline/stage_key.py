@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paths
-from pipeline.files import parse_yaml, sha256_of
+from pipeline.files import sha256_of
 from pipeline.params import WHERE_COMPUTED, Params, flatten
 from pipeline.state import state_key
+from pipeline.yaml_text import parse_yaml
 
 
 def stage_key(stage: str, params: Params, data: Any) -> str:

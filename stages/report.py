@@ -20,7 +20,7 @@ import pandas as pd
 from pipeline import paths
 from pipeline.environment import git
 from pipeline.errors import PipelineError, reported_to_user
-from pipeline.files import parse_yaml, read_json, write_text, written_whole
+from pipeline.files import read_json, write_text, written_whole
 from pipeline.params import flatten, load_params
 from pipeline.reporting import experiments
 from pipeline.reporting.benchmarks import read_benchmarks
@@ -30,6 +30,7 @@ from pipeline.reporting.html import render_report
 from pipeline.reporting.inputs import Output, Predictions, ReportInputs
 from pipeline.reporting.studies import measured_studies
 from pipeline.reporting.training_figures import best_epoch
+from pipeline.yaml_text import parse_yaml
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ PLUMBING = {
     "pipeline/errors.py",
     "pipeline/files.py",
     "pipeline/params.py",
+    "pipeline/yaml_text.py",
     "pipeline/paths.py",
     "pipeline/progress.py",
     "pipeline/ray_cluster.py",

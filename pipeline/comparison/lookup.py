@@ -21,10 +21,11 @@ from pipeline.experiments import (
     find_revision,
     list_experiments,
 )
-from pipeline.files import parse_yaml, read_json
+from pipeline.files import read_json
 from pipeline.reporting.compared import Evaluated
 from pipeline.reporting.inputs import Predictions
 from pipeline.reporting.verdict import HEADLINE_PROTOCOL
+from pipeline.yaml_text import parse_yaml
 
 WORKSPACE = "workspace"
 """DVC's own word for the working copy."""

@@ -24,10 +24,11 @@ from pipeline.data.splits import TRAINED_ON
 from pipeline.environment import git
 from pipeline.errors import PipelineError, reported_to_user
 from pipeline.evaluation.protocols import PROTOCOLS
-from pipeline.files import parse_yaml, read_json, sha256_of, write_json, write_text, written_whole
+from pipeline.files import read_json, sha256_of, write_json, write_text, written_whole
 from pipeline.model.checkpoint import CheckpointInfo, load_network, read_checkpoint_info
 from pipeline.model.network import count_parameters
 from pipeline.params import WHERE_COMPUTED, flatten
+from pipeline.yaml_text import parse_yaml
 
 MOST_PARAMETERS = 500_000
 MOST_BYTES = 2_500_000

@@ -11,8 +11,8 @@ import yaml
 
 from pipeline import paths
 from pipeline.errors import PipelineError
-from pipeline.files import parse_yaml
 from pipeline.params import WHERE_COMPUTED
+from pipeline.yaml_text import parse_yaml
 
 DESCRIPTION = """\
 Run every variant and seed of the studies that is not in reports/studies.json yet, each as a DVC experiment with its

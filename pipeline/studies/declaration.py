@@ -22,13 +22,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline import paths
 from pipeline.errors import PipelineError
-from pipeline.files import parse_yaml
 from pipeline.params import Section, Seed, explain, flatten, parse_params
+from pipeline.yaml_text import read_yaml
 
 Scalar = bool | int | float | str | None
 Overrides = Annotated[dict[str, Scalar], Field(default_factory=dict)]
@@ -114,11 +113,9 @@ def read_study(path: Path) -> Study:
     if not re.fullmatch(r"[a-z][a-z0-9_]*\.yaml", path.name):
         raise PipelineError(f"{path}: call it NAME.yaml, the name of small letters, digits and _")
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError:
         raise PipelineError(f"{path} does not exist") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise PipelineError(f"{path} should hold the keys of a study: title, question, seeds, against, variants")
     if "name" in content:

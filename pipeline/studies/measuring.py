@@ -11,9 +11,10 @@ from typing import Any
 from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.experiments import Experiment
-from pipeline.files import parse_yaml, read_json
+from pipeline.files import read_json
 from pipeline.studies.record import Measured, Validation
 from pipeline.tracking.records import Files
+from pipeline.yaml_text import parse_yaml
 
 PROTOCOLS = ("full", "eigen")
 SCORES = ("rmse", "abs_rel", "delta1")

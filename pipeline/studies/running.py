@@ -16,7 +16,7 @@ from pipeline import paths
 from pipeline.environment import git
 from pipeline.errors import PipelineError
 from pipeline.experiments import Experiment, files_of, list_experiments
-from pipeline.files import locked, parse_yaml
+from pipeline.files import locked
 from pipeline.studies.command import recorded
 from pipeline.studies.declaration import Study, refuse_wrong_parameters
 from pipeline.studies.measuring import measure
@@ -24,6 +24,7 @@ from pipeline.studies.record import add_to_record, read_record
 from pipeline.sweeps.grid import no_names_told, refuse_failures, wait_for
 from pipeline.sweeps.queue import Queue, State
 from pipeline.tracking.compare import Results
+from pipeline.yaml_text import parse_yaml
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paths
-from pipeline.files import parse_yaml, read_json
+from pipeline.files import read_json
 from pipeline.tracking.run import Run, hash_tag, stage_tag
 from pipeline.training.history import Epoch
+from pipeline.yaml_text import parse_yaml
 
 Files = Callable[[Path], Path | None]
 """Where a file of the pipeline lies, in the working copy or copied from a DVC experiment; None if it is absent."""

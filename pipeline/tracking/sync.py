@@ -14,7 +14,7 @@ from mlflow.entities import Run as StoredRun
 from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.experiments import Experiment, list_experiments
-from pipeline.files import locked, parse_yaml
+from pipeline.files import locked
 from pipeline.params import flatten, load_params
 from pipeline.progress import progress_bar
 from pipeline.tracking.execution import Execution, is_alive
@@ -25,6 +25,7 @@ from pipeline.tracking.records import STAGES, Files, record_reused, stage_hashes
 from pipeline.tracking.run import hash_tag, stage_tag
 from pipeline.tracking.store import experiment_id, open_store, search_runs, told
 from pipeline.tracking.tags import group_tags, origin_tags, repository_mark
+from pipeline.yaml_text import parse_yaml
 
 FilesOf = Callable[[Experiment], AbstractContextManager[Files]]
 
