@@ -16,7 +16,6 @@ from pipeline.prediction.command import add_arguments as add_predict_arguments
 from pipeline.prediction.demo import add_arguments as add_demo_arguments
 from pipeline.studies.command import add_arguments as add_study_arguments
 from pipeline.sweeps.command import add_arguments as add_sweep_arguments
-from pipeline.ui import serve_ui
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "until Ctrl-C.",
     )
     ui.add_argument("--port", type=int, default=5000, help="port on loopback (default: %(default)s)")
-    ui.set_defaults(do=lambda given: serve_ui(given.port))
+    ui.set_defaults(do=lambda given: browse_runs(given.port))
 
     sync = commands.add_parser(
         "sync",
@@ -104,6 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.others = others
     with reported_to_user(f"depth {options.command}"):
         options.do(options)
+
+
+def browse_runs(port: int) -> None:
+    from pipeline.ui import serve_ui
+
+    serve_ui(port)
 
 
 def sync_runs() -> None:

@@ -5,14 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from pipeline import paths
 from pipeline.errors import PipelineError
-from pipeline.params import WHERE_COMPUTED
-from pipeline.yaml_text import parse_yaml
 
 DESCRIPTION = """\
 Run every variant and seed of the studies that is not in reports/studies.json yet, each as a DVC experiment with its
@@ -25,20 +20,6 @@ own MLflow run; note what came out there, and write docs/experiments.md and its 
 A call that was interrupted or killed is gone on with by the same call. Commit the results: `dvc exp apply` discards
 what is not committed.
 """
-
-OF_MACHINE = ("evaluate.batch_size", *WHERE_COMPUTED)
-"""What `-S` may set beside `fetch`: where something is computed. Of none of these the record speaks."""
-PATHS_OF_MACHINE = (
-    "fetch.nyu_v2.",
-    "fetch.file.",
-    "fetch.folder.list",
-    "fetch.folder.test_list",
-    "fetch.folder.root",
-    "fetch.nyu_raw.directory",
-    "fetch.nyu_raw.labeled",
-    "fetch.nyu_raw.splits",
-)
-"""Beginnings of parameters that name files and addresses; no more are these recorded."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +61,7 @@ def study(files: Sequence[Path], overrides: Sequence[str], jobs: int, again: boo
         raise PipelineError("name the files of studies, such as studies/*.yaml, or write the page with --render")
     if jobs < 1:
         raise PipelineError("--jobs must be 1 or more")
+    from pipeline.studies.machine import machine_overrides
     from pipeline.studies.running import run_studies
 
     root = paths.repository_root()
@@ -92,30 +74,3 @@ def study(files: Sequence[Path], overrides: Sequence[str], jobs: int, again: boo
         run_studies(studies, machine_overrides(overrides), jobs, again)
     finally:
         write_page(read_studies())
-
-
-def machine_overrides(items: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` by key. Raises `PipelineError` for what belongs into a study's file."""
-    found: dict[str, Any] = {}
-    for item in items:
-        key, separator, value = item.partition("=")
-        if not separator:
-            raise PipelineError(f"-S {item}: write KEY=VALUE")
-        if not key.startswith("fetch.") and key not in OF_MACHINE:
-            raise PipelineError(
-                f"-S {item}: a recipe stands in its study's file; -S is for fetch.… and {', '.join(OF_MACHINE)}"
-            )
-        try:
-            found[key] = parse_yaml(value)
-        except yaml.YAMLError:
-            raise PipelineError(f"-S {item}: {value!r} is no value of YAML") from None
-    return found
-
-
-def recorded(machine: dict[str, Any]) -> dict[str, Any]:
-    """Without what names files of this machine, and what changes no result."""
-    return {
-        key: value
-        for key, value in machine.items()
-        if key not in OF_MACHINE and not key.startswith(PATHS_OF_MACHINE) and "/" not in str(value)
-    }

@@ -17,8 +17,8 @@ from pipeline.environment import git
 from pipeline.errors import PipelineError
 from pipeline.experiments import Experiment, files_of, list_experiments
 from pipeline.files import locked
-from pipeline.studies.command import recorded
 from pipeline.studies.declaration import Study, refuse_wrong_parameters
+from pipeline.studies.machine import recorded
 from pipeline.studies.measuring import measure
 from pipeline.studies.record import add_to_record, read_record
 from pipeline.sweeps.grid import no_names_told, refuse_failures, wait_for
