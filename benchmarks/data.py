@@ -226,7 +226,7 @@ def _work_s(path: Path, params: Params, shards: Path) -> float:
             shards,
             size=(settings.height, settings.width),
             border=settings.border,
-            augmentation=Augmentation(augment.flip, augment.noise_std, augment.zoom, augment.colour),
+            augmentation=Augmentation.of(augment.model_dump()),
             copies=augment.copies,
             seed=params.seed,
             facts={},

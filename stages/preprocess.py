@@ -7,7 +7,6 @@ from pipeline.tracking import stage_run, start_sender
 if __name__ == "__main__":
     start_sender()  # it imports MLflow while the imports below go on here
 
-from dataclasses import fields
 from pathlib import Path
 
 from pipeline import paths
@@ -28,7 +27,6 @@ def main() -> None:
     params = load_params()
     settings, augment = params.preprocess, params.augment
     in_shards = augment.at == "shards" and augment.copies > 0
-    drawn = augment.model_dump(include={field.name for field in fields(Augmentation)})
     with (
         stage_run("preprocess", params.model_dump()),
         open_source(paths.RAW, raw_depth=False, stored_order=True) as source,
@@ -41,7 +39,7 @@ def main() -> None:
         recipe = Recipe(
             size=(settings.height, settings.width),
             border=settings.border,
-            augmentation=Augmentation(**drawn) if in_shards else None,
+            augmentation=Augmentation.of(augment.model_dump()) if in_shards else None,
             copies=augment.copies,
             seed=params.seed,
         )

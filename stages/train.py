@@ -123,7 +123,7 @@ def train_on_shards(
     if ranks.rank == 0 and saved is None:
         pictures.log(journal, network, epoch=0, step=0)
     at_step = params.augment.at == "step"
-    augmentation = Augmentation(**params.augment.model_dump(include={field.name for field in fields(Augmentation)}))
+    augmentation = Augmentation.of(params.augment.model_dump())
 
     def batches(split: str, **options: Any) -> Batches:
         return Batches(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,6 +127,11 @@ class Augmentation:
     """greatest factor; factors lie between its inverse and it, their logarithms evenly"""
     colour: float = 0.0
     """strength of `change_colours`"""
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Augmentation:
+        """As the parameters' section `augment` says; one of older code lacks what is off then."""
+        return cls(**{field.name: section[field.name] for field in fields(cls) if field.name in section})
 
     def __call__(
         self, rgb: Tensor, depth: Tensor, generator: torch.Generator, *, first: int = 0, of: int | None = None

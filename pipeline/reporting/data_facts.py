@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,7 @@ def _augmented(shards: ShardSet, augment: dict[str, Any], seed: int) -> Augmente
             shards.depth_mm[after].numpy(),
         )
     # A flip is shown for certain where one can happen: half of the draws would show none.
-    drawn = {field.name: augment[field.name] for field in fields(Augmentation) if field.name in augment}
-    draw = Augmentation(**{**drawn, "flip": 1.0 if augment["flip"] > 0 else 0.0})
+    draw = replace(Augmentation.of(augment), flip=1.0 if augment["flip"] > 0 else 0.0)
     generator = torch.Generator().manual_seed(seed_from(seed, 0, 1))
     rgb_u8, depth_mm = shards.rgb_u8[:1], shards.depth_mm[:1]
     rgb, after_m = draw(to_unit_rgb(rgb_u8), from_millimetres(depth_mm), generator)
