@@ -7,8 +7,6 @@ that the stages wrote; nothing is typed in.
 from __future__ import annotations
 
 import hashlib
-import json
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +25,7 @@ from pipeline.evaluation.protocols import PROTOCOLS
 from pipeline.files import read_json, sha256_of, write_json, write_text, written_whole
 from pipeline.model.checkpoint import CheckpointInfo, load_network, read_checkpoint_info
 from pipeline.model.network import count_parameters
+from pipeline.overrides import changed_overrides
 from pipeline.params import WHERE_COMPUTED, flatten
 from pipeline.yaml_text import parse_yaml
 
@@ -212,16 +211,9 @@ def _command(params: Mapping[str, Any]) -> str:
     if not committed:
         raise PipelineError(f"git has no commit here that holds {paths.PARAMS}; run this in a clone")
     defaults = flatten(parse_yaml(committed))
-    changed = [
-        f"-S {shlex.quote(f'{name}={_as_override(_for_others(value))}')}"
-        for name, value in params.items()
-        if name not in defaults or defaults[name] != value
-    ]
+    told = {name: _for_others(value) for name, value in params.items() if value != defaults.get(name)}
+    changed = changed_overrides(told, defaults)
     return " ".join(["dvc exp run", *changed]) if changed else "dvc repro"
-
-
-def _as_override(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def card(facts: Mapping[str, Any]) -> str:

@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from pipeline.data.kinds import kind_of
+from pipeline.overrides import changed_overrides
 from pipeline.params import flatten
 from pipeline.reporting.colours import ColourScale, missing_as_nan
 from pipeline.reporting.inputs import DataFacts
@@ -191,19 +191,5 @@ def commands(environment: Mapping[str, Any], params: Mapping[str, Any], defaults
 
 
 def _run(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    given, usual = flatten(params), flatten(defaults)
-    changed = [
-        f"-S {_shell(f'{key}={_yaml(value)}')}" for key, value in given.items() if usual.get(key, value) != value
-    ]
+    changed = changed_overrides(flatten(params), flatten(defaults))
     return " \\\n    ".join(["dvc exp run", *changed]) if changed else "make repro"
-
-
-def _yaml(value: Any) -> str:
-    """A value as `dvc exp run -S` takes it, without an exponent."""
-    if isinstance(value, float):
-        return f"{Decimal(repr(value)):f}"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _shell(text: str) -> str:
-    return text if re.fullmatch(r"[\w.=/:+-]+", text) else "'" + text.replace("'", "'\\''") + "'"
