@@ -35,7 +35,7 @@ Space = dict[str, Range]
 
 SPACE: Space = {
     "loss.ssim_weight": Range(0.0, 1.0),
-    # Below 0.0003 the default 40 epochs leave the network untrained.
+    # Around the default of 0.004.
     "train.learning_rate": Range(0.0003, 0.02, log=True),
     # 8 to 24 channels are 0.14 to 1.3 million parameters.
     "network.width": Range(8, 24, step=4),
